@@ -1,0 +1,283 @@
+"""Time variants of one computation against each other, fairly.
+
+One process; all variants interleaved (A, B, C, A, B, C, ..) after one warm-up round, so that a noisy
+neighbour meets them all; CPU seconds, not wall time; median and best of at least five. A ratio is
+refused where best and median of either side differ by more than :data:`UNSTEADY`. Outputs are compared
+with a reference before anything is timed: a fast wrong variant is the usual result of optimisation.
+"""
+
+import ctypes
+import gc
+import math
+import os
+import resource
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+MIN_ROUNDS = 5
+UNSTEADY = 1.7
+SHORTEST = 0.1  # CPU seconds; faster variants are called several times in a row
+MOST_CALLS = 50
+
+COLUMNS = (
+    "path",
+    "setting",
+    "variant",
+    "role",
+    "status",
+    "cpu_s",
+    "cpu_s_best",
+    "peak_mb",
+    "ratio",
+    "pass_ratio",
+)
+COLUMNS += ("accuracy", "note")
+
+
+@dataclass
+class Variant:
+    """One way to compute a case.
+
+    Attributes:
+        name, role: role is ``ours``, ``peer`` (a row with a ratio) or ``context`` (timed, no verdict).
+        prepare: called once, imports what the variant needs and returns the function to time. An
+            ImportError in it makes the row "not installed".
+        pass_ratio: CPU seconds of this peer over ours that our side has to reach; NaN for none.
+        work: share of the case's work that one call does; times are divided by it.
+        compare: whether the output is checked against the reference.
+        clock: CPU seconds so far.
+        note: what a reader of the row must know.
+    """
+
+    name: str
+    role: str
+    prepare: Callable[[], Callable[[], object]]
+    pass_ratio: float = math.nan
+    work: float = 1.0
+    compare: bool = True
+    clock: Callable[[], float] = time.process_time
+    note: str = ""
+
+
+@dataclass
+class Case:
+    """Variants of one computation under one setting.
+
+    Attributes:
+        path: the hot path, such as ``kde-score``.
+        setting: sizes and parameters that define it.
+        error: output of a variant -> largest error, or None where there is nothing to compare.
+        tolerance: above this error a variant is not timed.
+        best_of: name of an extra row -> (variants it is the best of, its pass ratio).
+        remark: rows -> a note for all of them, once they are measured.
+    """
+
+    path: str
+    setting: str
+    variants: list
+    error: Callable[[object], float] | None = None
+    tolerance: float = math.inf
+    best_of: dict = field(default_factory=dict)
+    remark: Callable[[list], str] | None = None
+
+
+@dataclass
+class Timing:
+    """What was measured of one variant."""
+
+    variant: Variant
+    status: str = "measured"
+    seconds: list = field(default_factory=list)
+    peak_mb: float = math.nan
+    accuracy: float = math.nan
+    note: str = ""
+
+    @property
+    def median(self):
+        return float(np.median(self.seconds)) if self.seconds else math.nan
+
+    @property
+    def best(self):
+        return float(np.min(self.seconds)) if self.seconds else math.nan
+
+    @property
+    def steady(self):
+        return bool(self.seconds) and self.median <= UNSTEADY * self.best
+
+
+def measure(case, rounds=MIN_ROUNDS, log=print):
+    """Time every variant of ``case`` and return its ``benchmark/1`` rows as a list of dicts."""
+    if rounds < MIN_ROUNDS:
+        raise ValueError(f"expected at least {MIN_ROUNDS} rounds, got {rounds}: a median of fewer means little")
+    log(f"{case.path}: {case.setting}")
+    timings = [Timing(variant, note=variant.note) for variant in case.variants]
+    calls = {}
+    for timing in timings:
+        calls[timing.variant.name] = _warm_up(case, timing)
+    running = [timing for timing in timings if timing.status == "measured"]
+    for _ in range(rounds):
+        for timing in running:
+            function, repeats = calls[timing.variant.name]
+            gc.collect()
+            start = timing.variant.clock()
+            for _ in range(repeats):
+                function()
+            timing.seconds.append((timing.variant.clock() - start) / repeats / timing.variant.work)
+    rows = _rows(case, timings)
+    if case.remark is not None:
+        said = case.remark(rows)
+        log(f"  {said}")
+        rows = [row | {"note": _joined(row["note"], said)} for row in rows]
+    for row in rows:
+        log(line(row))
+    return rows
+
+
+def line(row):
+    """One row for a reader."""
+    told = f"  {row['variant']:<34} {row['status']:<14} "
+    if row["status"] == "measured":
+        told += f"{row['cpu_s']:9.4f} s (best {row['cpu_s_best']:.4f}) {row['peak_mb']:8.1f} MB"
+        told += f"  error {row['accuracy']:.0e}"
+    else:
+        told += row["note"]
+    if row["ratio"] == row["ratio"]:
+        told += f"  ratio {row['ratio']:.2f}"
+    if row["pass_ratio"] == row["pass_ratio"]:
+        told += f" (pass {row['pass_ratio']:g})"
+    return told
+
+
+def _warm_up(case, timing):
+    """Prepare, run once under the memory gauge, check the output; the function and how often to call it."""
+    variant = timing.variant
+    try:
+        function = variant.prepare()
+        with peak_memory() as peak:
+            start = variant.clock()
+            output = function()
+            spent = variant.clock() - start
+    except ImportError as error:
+        timing.status, timing.note = "not installed", _joined(timing.note, str(error))
+        return None
+    except Exception as error:  # a peer that breaks is a row, not the end of the benchmark
+        timing.status, timing.note = "failed", _joined(timing.note, f"{type(error).__name__}: {error}")
+        return None
+    timing.peak_mb = peak.megabytes
+    if case.error is not None and variant.compare:
+        timing.accuracy = float(case.error(output))
+        if not timing.accuracy <= case.tolerance:
+            timing.status = "wrong"
+            timing.note = _joined(timing.note, f"error above {case.tolerance:g}, so not timed")
+            return None
+    return function, min(MOST_CALLS, max(1, math.ceil(SHORTEST / max(spent, 1e-6))))
+
+
+def _rows(case, timings):
+    ours = next((t for t in timings if t.variant.role == "ours"), None)
+    rows = []
+    for timing in timings:
+        variant = timing.variant
+        pass_ratio = variant.pass_ratio if variant.role == "peer" else math.nan
+        rows.append(_row(case, variant.name, variant.role, timing, ours, pass_ratio))
+    for name, (members, pass_ratio) in case.best_of.items():
+        candidates = [t for t in timings if t.variant.name in members and t.seconds]
+        if candidates:
+            best = min(candidates, key=lambda t: t.median)
+            row = _row(case, name, "peer", best, ours, pass_ratio)
+            rows.append(row | {"note": _joined(best.note, f"the fastest of {len(members)}: {best.variant.name}")})
+    return rows
+
+
+def _row(case, name, role, timing, ours, pass_ratio):
+    ratio, note = math.nan, timing.note
+    if role == "peer" and timing.seconds and ours is not None and ours.seconds:
+        if timing.steady and ours.steady:
+            ratio = timing.median / ours.median
+        else:
+            note = _joined(note, f"no ratio: best and median differ by more than {UNSTEADY}")
+    return {
+        "path": case.path,
+        "setting": case.setting,
+        "variant": name,
+        "role": role,
+        "status": timing.status,
+        "cpu_s": timing.median,
+        "cpu_s_best": timing.best,
+        "peak_mb": timing.peak_mb,
+        "ratio": ratio,
+        "pass_ratio": pass_ratio,
+        "accuracy": timing.accuracy,
+        "note": note,
+    }
+
+
+def _joined(*notes):
+    return "; ".join(note.split("\n")[0] for note in notes if note)
+
+
+def frame(rows):
+    """Rows as a ``benchmark/1`` frame."""
+    table = pd.DataFrame(rows, columns=list(COLUMNS))
+    numbers = ["cpu_s", "cpu_s_best", "peak_mb", "ratio", "pass_ratio", "accuracy"]
+    return table.astype(dict.fromkeys(numbers, "float64"))
+
+
+class peak_memory:
+    """Memory that a block needed beyond what was there before, in ``megabytes``; NaN off Linux.
+
+    The kernel's high-water mark is reset first. Memory that the allocator had kept is given back before,
+    so that it is not reused unseen; small figures are lower bounds all the same.
+    """
+
+    def __enter__(self):
+        self.megabytes = math.nan
+        gc.collect()
+        with suppress(OSError, AttributeError):
+            ctypes.CDLL("libc.so.6").malloc_trim(0)
+        try:
+            Path("/proc/self/clear_refs").write_text("5")
+            self._before = _status("VmRSS")
+        except OSError:
+            self._before = None
+        return self
+
+    def __exit__(self, *_):
+        if self._before is not None:
+            self.megabytes = max(0.0, (_status("VmHWM") - self._before) / 1024)
+
+
+def _status(name):
+    """A line of /proc/self/status in kB."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(name + ":"):
+            return int(line.split()[1])
+    raise OSError(f"no {name}")
+
+
+def children_clock():
+    """CPU seconds of finished child processes."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def conditions():
+    """Versions, cores and load that a reader needs beside the numbers."""
+    import importlib.metadata
+    import platform
+
+    names = ["numpy", "scipy", "torch", "scikit-learn", "POT", "jax", "diffrax", "torchsde", "pykeops"]
+    versions = {"python": platform.python_version()}
+    for name in names:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            versions[name] = "not installed"
+    load = [round(value, 2) for value in os.getloadavg()] if hasattr(os, "getloadavg") else []
+    return {"versions": versions, "machine": platform.machine(), "cores": os.cpu_count(), "load": load}

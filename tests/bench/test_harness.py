@@ -1,0 +1,143 @@
+"""The benchmark's own rules: no ratio from unsteady numbers, no time for wrong answers, no stop for missing peers."""
+
+import math
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import harness
+from harness import Case, Variant
+
+from snapdyn import artifacts
+
+
+class FakeClock:
+    """CPU seconds that a variant claims to have used."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def __call__(self):
+        return self.now
+
+    def costs(self, seconds):
+        """A function that takes ``seconds``: one number, or one for each call, the last one from then on."""
+        queue = list(np.atleast_1d(seconds))
+
+        def call():
+            self.now += queue.pop(0) if len(queue) > 1 else queue[0]
+            return seconds
+
+        return call
+
+
+def rows_of(variants, **options):
+    case = Case("path", "setting", variants, **options)
+    return {row["variant"]: row for row in harness.measure(case, log=lambda line: None)}
+
+
+def variant(clock, name, role, seconds, **options):
+    function = clock.costs(seconds)
+    return Variant(name, role, lambda: function, clock=clock, **options)
+
+
+def test_ratio_is_of_medians_and_work_is_scaled():
+    clock = FakeClock()
+    rows = rows_of(
+        [
+            variant(clock, "mine", "ours", 2.0),
+            variant(clock, "theirs", "peer", 3.0, pass_ratio=1.2, work=0.5),
+            variant(clock, "aside", "context", 1.0, pass_ratio=9.0),
+        ]
+    )
+    assert rows["theirs"]["ratio"] == pytest.approx(3.0) and rows["theirs"]["pass_ratio"] == 1.2
+    assert rows["theirs"]["cpu_s"] == pytest.approx(6.0)
+    assert math.isnan(rows["mine"]["ratio"]) and math.isnan(rows["aside"]["ratio"])
+    assert math.isnan(rows["aside"]["pass_ratio"])
+
+
+@pytest.mark.parametrize(
+    ("calls", "given"), [([1, 1.0, 1.6, 1.6, 1.6, 1.6], True), ([1, 1, 1.8, 1.8, 1.8, 1.8], False)]
+)
+@pytest.mark.parametrize("side", ["ours", "peer"])
+def test_no_ratio_where_best_and_median_disagree(calls, given, side):
+    clock = FakeClock()
+    seconds = {"ours": 1.0, "peer": 1.0} | {side: calls}
+    rows = rows_of([variant(clock, role, role, seconds[role]) for role in ("ours", "peer")])
+    assert math.isnan(rows["peer"]["ratio"]) != given
+    assert ("no ratio" in rows["peer"]["note"]) != given
+
+
+def test_missing_broken_and_wrong_peers_are_rows():
+    def missing():
+        import a_library_that_nobody_has  # noqa: F401
+
+    def broken():
+        raise RuntimeError("out of paper")
+
+    clock = FakeClock()
+    rows = rows_of(
+        [
+            variant(clock, "mine", "ours", 1.0),
+            Variant("missing", "peer", missing, clock=clock),
+            Variant("broken", "peer", broken, clock=clock),
+            variant(clock, "wrong", "peer", 0.25),
+            variant(clock, "unchecked", "peer", 0.25, compare=False),
+        ],
+        error=lambda output: abs(output - 1.0),
+        tolerance=0.1,
+    )
+    assert [rows[name]["status"] for name in rows] == ["measured", "not installed", "failed", "wrong", "measured"]
+    assert "out of paper" in rows["broken"]["note"] and "a_library_that_nobody_has" in rows["missing"]["note"]
+    assert rows["wrong"]["accuracy"] == 0.75 and math.isnan(rows["wrong"]["cpu_s"])
+    assert rows["unchecked"]["ratio"] == pytest.approx(0.25)
+
+
+def test_best_of_takes_the_fastest():
+    clock = FakeClock()
+    rows = rows_of(
+        [variant(clock, "mine", "ours", 1.0), *(variant(clock, f"q{q}", "context", q) for q in (4.0, 2.0, 3.0))],
+        best_of={"best": (["q4.0", "q2.0", "q3.0"], 1.5)},
+    )
+    assert rows["best"]["ratio"] == pytest.approx(2.0) and "q2.0" in rows["best"]["note"]
+    assert rows["best"]["role"] == "peer" and rows["best"]["pass_ratio"] == 1.5
+
+
+def test_too_few_rounds_are_refused():
+    with pytest.raises(ValueError, match="at least 5"):
+        harness.measure(Case("path", "setting", []), rounds=3)
+
+
+def test_interleaved():
+    order, clock = [], FakeClock()
+
+    def marked(name):
+        def call():
+            order.append(name)
+            clock.now += 1.0
+
+        return Variant(name, "context", lambda: call, clock=clock)
+
+    rows_of([marked("a"), marked("b")])
+    assert order == ["a", "b"] * 6
+
+
+def test_peak_memory_sees_an_array():
+    with harness.peak_memory() as peak:
+        np.ones(8_000_000).sum()
+    if math.isnan(peak.megabytes):
+        pytest.skip("no high-water mark on this system")
+    assert 50 < peak.megabytes < 100
+
+
+def test_rows_keep_the_contract(tmp_path):
+    clock = FakeClock()
+    case = Case("path", "setting", [variant(clock, "mine", "ours", 1.0), variant(clock, "theirs", "peer", 2.0)])
+    frame = harness.frame(harness.measure(case, log=lambda line: None))
+    artifacts.write(frame, tmp_path / "benchmark.parquet", "benchmark/1", {"conditions": harness.conditions()})
+    back, meta = artifacts.read(tmp_path / "benchmark.parquet", "benchmark/1")
+    assert list(back["variant"]) == ["mine", "theirs"] and meta["conditions"]["versions"]["numpy"] == np.__version__

@@ -1,0 +1,57 @@
+# The tables of a whole run, and what the papers claim beside what we measured.
+
+
+def collected(kind):
+    """Every table of a kind that this run makes: of its analyses, or else of all papers."""
+    if analysis_names():
+        return analysis_tables(f"{kind}.parquet")
+    return [path for paper in PLAN.papers for path in tables_of(paper) if path.endswith(f"{kind}.parquet")]
+
+
+rule collect:
+    """All metrics and all parameters of the run."""
+    input:
+        code=library("gather"),
+        metrics=collected("metrics"),
+        parameters=collected("parameters"),
+    output:
+        metrics="<results>/metrics.parquet",
+        parameters="<results>/parameters.parquet",
+    log:
+        "<logs>/collect.log",
+    conda:
+        "../../envs/base.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=10,
+        gpu=0,
+    script:
+        "../scripts/gather.py"
+
+
+rule scorecard:
+    """Every published claim beside our number, its spread, its floor and a computed verdict."""
+    input:
+        code=library("scorecard"),
+        metrics="<results>/metrics.parquet",
+        parameters="<results>/parameters.parquet",
+        published=[str(WORKFLOW.parent / "resources" / "published" / f"{paper}.yaml") for paper in PLAN.papers],
+        verdicts=analysis_tables("verdict.json"),
+    output:
+        frame="<results>/scorecard.parquet",
+        text="<results>/scorecard.md",
+    log:
+        "<logs>/scorecard.log",
+    params:
+        run=PLAN.run,
+        skipped=PLAN.skipped_experiments(),
+    conda:
+        "../../envs/base.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+        gpu=0,
+    script:
+        "../scripts/scorecard.py"

@@ -1,0 +1,136 @@
+# What every rule shares: the checked configuration, rerun tracking, and where things are.
+import os
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+
+WORKFLOW = Path(str(workflow.current_basedir)).parent
+PACKAGE = WORKFLOW / "snapdyn"
+
+# Jobs import the package from here, whatever environment they run in.
+sys.path.insert(0, str(WORKFLOW))
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(WORKFLOW), str(Path.cwd()), os.environ.get("PYTHONPATH")]))
+# One thread inside every library: results must not depend on how many there are.
+for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
+    os.environ[name] = "1"
+# Jobs watch this process and end with it, so that a killed run leaves nobody writing.
+os.environ["SNAPDYN_PARENT"] = str(os.getpid())
+
+from snapdyn import codebase, methods
+from snapdyn import config as configuration
+from snapdyn import resources as declarations
+
+DECLARED = declarations.load(WORKFLOW.parent / "config" / "resources.yaml")
+
+
+def absent_resources(names):
+    """name -> why, of resources that no local folder holds."""
+    folders = declarations.folders(config["resources_dir"])
+    looked = ", ".join(map(str, folders))
+    return {
+        name: f"resource {name} is not in {looked} (resources: skip-missing)"
+        for name in declarations.missing(names, DECLARED, folders)
+    }
+
+
+try:
+    PLAN = configuration.Plan(config, overlay=workflow.config_settings.overwrite_config or None, absent=absent_resources)
+except configuration.ConfigError as error:
+    raise WorkflowError(str(error)) from None
+RESULTS = f"results/{PLAN.run}"
+# Rules that can use a GPU ask for one unless the configuration says cpu.
+GPU = 0 if PLAN.config["device"] == "cpu" else 1
+
+
+def library(script, *modules):
+    """The package files behind a script and further modules: editing one reruns its users and nobody else."""
+    files = codebase.modules_behind(WORKFLOW / "scripts" / f"{script}.py", PACKAGE)
+    return sorted({str(path) for path in [*files, *codebase.modules_named(modules, PACKAGE)]})
+
+
+def method_code(method):
+    """The files behind a method: its module in the package, or the user's own file."""
+    if methods.is_custom(method):
+        import importlib.util
+
+        return [importlib.util.find_spec(method.split(":")[0]).origin]
+    return [str(path) for path in codebase.modules_named([methods.METHODS[method].module], PACKAGE)]
+
+
+def snapshots_of(dataset, seeds):
+    """The snapshots of the first ``seeds`` seeds of a data set."""
+    return [f"{RESULTS}/data/{dataset}/seed-{seed}/snapshots.parquet" for seed in range(seeds)]
+
+
+def folder_of(fit):
+    """Where the results of a fit go."""
+    if fit.paper == "analyses":
+        return f"{RESULTS}/analyses/{fit.experiment}"
+    return f"{RESULTS}/fits/{fit.paper}/{fit.experiment}/{fit.dataset}/{fit.method}"
+
+
+def choice(names):
+    """A wildcard constraint that admits these names only (and nothing if there are none)."""
+    import re
+
+    return "|".join(map(re.escape, names)) or "(?!)"
+
+
+def figure_names(paper):
+    """Figures of a paper whose experiments have anything to show in this run."""
+    made = {fit.experiment for fit in PLAN.of(paper=paper)}
+    return [name for name, figure in PLAN.papers[paper]["figures"].items() if figure["experiment"] in made]
+
+
+def figures_of(paper):
+    return [f"{RESULTS}/figures/{paper}/{name}.{ending}" for name in figure_names(paper) for ending in ("pdf", "png")]
+
+
+def experiments_of(paper):
+    """``experiment -> kind`` of what this run can do of a paper."""
+    return {fit.experiment: fit.kind for fit in PLAN.of(paper=paper)}
+
+
+def tables_of(paper):
+    """Metrics and parameters of every experiment of a paper."""
+    return [
+        f"{RESULTS}/fits/{paper}/{name}/{kind}.parquet"
+        for name in experiments_of(paper)
+        for kind in ("metrics", "parameters")
+    ]
+
+
+def analysis_names():
+    return [fit.experiment for fit in PLAN.of(paper="analyses")]
+
+
+def pages():
+    return [f"{RESULTS}/analyses/{name}/page.{ending}" for name in analysis_names() for ending in ("pdf", "png")]
+
+
+def analysis_tables(kind):
+    return [f"{RESULTS}/analyses/{name}/{kind}" for name in analysis_names()]
+
+
+def collected_tables():
+    names = ("metrics.parquet", "parameters.parquet", "scorecard.parquet", "scorecard.md")
+    return [f"{RESULTS}/{name}" for name in names]
+
+
+def everything():
+    """A configuration with analyses asks for those; any other for every paper."""
+    if analysis_names():
+        return [*pages(), *collected_tables()]
+    return [path for paper in PLAN.papers for path in [*figures_of(paper), *tables_of(paper)]] + collected_tables()
+
+
+wildcard_constraints:
+    seed=r"\d+",
+    paper=r"[^/]+",
+    experiment=r"[^/]+",
+    dataset=r"[^/]+",
+    method=r"[^/]+",
+    analysis=r"[^/]+",
+    figure=r"[^/]+",

@@ -1,0 +1,137 @@
+# From systems, resources and the user's own files to snapshots.
+
+
+rule simulate:
+    """One cloud of unordered states of a known system."""
+    input:
+        code=library("simulate"),
+    output:
+        "<results>/data/{dataset}/seed-{seed}/snapshots.parquet",
+    log:
+        "<logs>/simulate/{dataset}/seed-{seed}.log",
+    benchmark:
+        "<benchmarks>/simulate/{dataset}/seed-{seed}.tsv"
+    wildcard_constraints:
+        dataset=choice(PLAN.datasets_of("system")),
+    params:
+        spec=lambda w: PLAN.datasets[w.dataset],
+        seed=lambda w: int(w.seed),
+    conda:
+        "../../envs/torch.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=60,
+        gpu=0,
+    script:
+        "../scripts/simulate.py"
+
+
+rule synthesise:
+    """A synthetic count course with a known law, embedded like real cells, and its true drift."""
+    input:
+        code=library("synthesise"),
+    output:
+        snapshots="<results>/data/{dataset}/seed-{seed}/snapshots.parquet",
+        truth="<results>/data/{dataset}/seed-{seed}/truth.parquet",
+        forecast="<results>/data/{dataset}/seed-{seed}/true-forecast.parquet",
+    log:
+        "<logs>/synthesise/{dataset}/seed-{seed}.log",
+    benchmark:
+        "<benchmarks>/synthesise/{dataset}/seed-{seed}.tsv"
+    wildcard_constraints:
+        dataset=choice(PLAN.datasets_of("synthetic")),
+    params:
+        spec=lambda w: PLAN.datasets[w.dataset],
+        seed=lambda w: int(w.seed),
+    conda:
+        "../../envs/cells.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=60,
+        gpu=0,
+    script:
+        "../scripts/synthesise.py"
+
+
+def declaration_of(resource):
+    """The entry of config/resources.yaml, as plain values."""
+    return {key: value for key, value in asdict(DECLARED[resource]).items() if key != "name"}
+
+
+rule fetch_resource:
+    """Find a resource locally or fetch it, and check its checksum."""
+    input:
+        code=library("fetch_resource"),
+    output:
+        "<results>/resources/{resource}.json",
+    log:
+        "<logs>/fetch_resource/{resource}.log",
+    params:
+        declaration=lambda w: declaration_of(w.resource),
+        folders=[str(folder) for folder in declarations.folders(PLAN.config["resources_dir"])],
+    conda:
+        "../../envs/base.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=60,
+        gpu=0,
+    script:
+        "../scripts/fetch_resource.py"
+
+
+rule import_resource:
+    """Snapshots of a resource: embedded points as they are, raw counts through filters and PCA."""
+    input:
+        code=library("import_resource"),
+        resource=lambda w: f"{RESULTS}/resources/{PLAN.datasets[w.dataset]['resource']}.json",
+    output:
+        "<results>/data/{dataset}/seed-{seed}/snapshots.parquet",
+    log:
+        "<logs>/import_resource/{dataset}/seed-{seed}.log",
+    benchmark:
+        "<benchmarks>/import_resource/{dataset}/seed-{seed}.tsv"
+    wildcard_constraints:
+        dataset=choice(PLAN.datasets_of("points") + PLAN.datasets_of("counts")),
+    params:
+        spec=lambda w: PLAN.datasets[w.dataset],
+        declaration=lambda w: declaration_of(PLAN.datasets[w.dataset]["resource"]),
+        seed=lambda w: int(w.seed),
+    conda:
+        "../../envs/cells.yaml"
+    threads: 1
+    resources:
+        mem_mb=6000,
+        runtime=60,
+        gpu=0,
+    script:
+        "../scripts/import_resource.py"
+
+
+rule import_own:
+    """Snapshots of the user's own table or AnnData file."""
+    input:
+        code=library("import_own"),
+        file=lambda w: PLAN.datasets[w.dataset]["path"],
+    output:
+        "<results>/data/{dataset}/seed-{seed}/snapshots.parquet",
+    log:
+        "<logs>/import_own/{dataset}/seed-{seed}.log",
+    benchmark:
+        "<benchmarks>/import_own/{dataset}/seed-{seed}.tsv"
+    wildcard_constraints:
+        dataset=choice(PLAN.datasets_of("table") + PLAN.datasets_of("h5ad")),
+    params:
+        spec=lambda w: PLAN.datasets[w.dataset],
+        seed=lambda w: int(w.seed),
+    conda:
+        "../../envs/cells.yaml"
+    threads: 1
+    resources:
+        mem_mb=8000,
+        runtime=120,
+        gpu=0,
+    script:
+        "../scripts/import_own.py"

@@ -1,0 +1,203 @@
+# Fits against the truth, predictions against held-out cells, and baselines beside both.
+
+
+def seeds_of(fit, name):
+    """One file of every seed of a fit."""
+    return [f"{folder_of(fit)}/seed-{seed}/{name}" for seed in range(fit.seeds)]
+
+
+def recovered(name):
+    """The files called ``name`` of every method of a recovery experiment."""
+    return lambda w: [f"{folder_of(fit)}/{name}.parquet" for fit in PLAN.of(paper=w.paper, experiment=w.experiment)]
+
+
+rule score_recovery:
+    """Errors, z-scores and tests of a recovery experiment, against the truth."""
+    input:
+        code=library("score_recovery"),
+        parameters=recovered("parameters"),
+        histories=recovered("history"),
+    output:
+        metrics="<results>/fits/{paper}/{experiment}/metrics.parquet",
+        parameters="<results>/fits/{paper}/{experiment}/parameters.parquet",
+    log:
+        "<logs>/score_recovery/{paper}/{experiment}.log",
+    wildcard_constraints:
+        experiment=choice({fit.experiment for fit in PLAN.of(kind="recovery")}),
+    params:
+        fits=lambda w: [asdict(fit) for fit in PLAN.of(paper=w.paper, experiment=w.experiment)],
+        sizes={name: PLAN.datasets[name]["n"] for name in PLAN.datasets_of("system")},
+    conda:
+        "../../envs/base.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+        gpu=0,
+    script:
+        "../scripts/score_recovery.py"
+
+
+use rule score_recovery as score_scan with:
+    input:
+        code=library("score_recovery"),
+        parameters=lambda w: [
+            f"{RESULTS}/fits/{w.paper}/{w.experiment}/{dataset}/scan/parameters.parquet"
+            for dataset in dict.fromkeys(fit.dataset for fit in PLAN.of(**w))
+        ],
+        histories=[],
+    log:
+        "<logs>/score_scan/{paper}/{experiment}.log",
+    wildcard_constraints:
+        experiment=choice({fit.experiment for fit in PLAN.of(kind="bandwidth")}),
+
+
+rule score_baselines:
+    """What no movement, optimal transport, an affine map and resampling score on the same held-out cells."""
+    input:
+        code=library("score_baselines"),
+        snapshots="<results>/data/{dataset}/seed-{seed}/snapshots.parquet",
+    output:
+        "<results>/baselines/{dataset}/seed-{seed}/metrics.parquet",
+    log:
+        "<logs>/score_baselines/{dataset}/seed-{seed}.log",
+    benchmark:
+        "<benchmarks>/score_baselines/{dataset}/seed-{seed}.tsv"
+    params:
+        seed=lambda w: int(w.seed),
+    conda:
+        "../../envs/base.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=120,
+        gpu=0,
+    script:
+        "../scripts/score_baselines.py"
+
+
+def truth_of(fit, name):
+    """What a synthetic course knows about itself; nothing for other data."""
+    if PLAN.datasets[fit.dataset]["kind"] != "synthetic":
+        return []
+    return [f"{RESULTS}/data/{fit.dataset}/seed-{seed}/{name}.parquet" for seed in range(fit.seeds)]
+
+
+def baselines_of(fit):
+    """Baselines exist where there is a next snapshot."""
+    if fit.kind != "forecast":
+        return []
+    return [f"{RESULTS}/baselines/{fit.dataset}/seed-{seed}/metrics.parquet" for seed in range(fit.seeds)]
+
+
+def forecast_fit(w):
+    return PLAN.one(paper=w.paper, experiment=w.experiment, dataset=w.dataset, method=w.method)
+
+
+rule evaluate:
+    """Held-out scores of one method beside its baselines, and the verdict against doing nothing."""
+    input:
+        code=library("evaluate", "models"),
+        snapshots=lambda w: snapshots_of(w.dataset, forecast_fit(w).seeds),
+        models=lambda w: seeds_of(forecast_fit(w), "model.pt"),
+        predicted=lambda w: seeds_of(forecast_fit(w), "predicted.parquet"),
+        baselines=lambda w: baselines_of(forecast_fit(w)),
+        truth=lambda w: truth_of(forecast_fit(w), "truth"),
+        forecast=lambda w: truth_of(forecast_fit(w), "true-forecast"),
+    output:
+        metrics="<results>/fits/{paper}/{experiment}/{dataset}/{method}/metrics.parquet",
+        verdict="<results>/fits/{paper}/{experiment}/{dataset}/{method}/verdict.json",
+    log:
+        "<logs>/evaluate/{paper}/{experiment}/{dataset}/{method}.log",
+    benchmark:
+        "<benchmarks>/evaluate/{paper}/{experiment}/{dataset}/{method}.tsv"
+    params:
+        fit=lambda w: asdict(forecast_fit(w)),
+    conda:
+        "../../envs/torch.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=120,
+        gpu=0,
+    script:
+        "../scripts/evaluate.py"
+
+
+rule evaluate_analysis:
+    """The same for one of the user's analyses."""
+    input:
+        code=library("evaluate", "models"),
+        method=lambda w: method_code(analysis(w).method),
+        snapshots=lambda w: snapshots_of(analysis(w).dataset, analysis(w).seeds),
+        models=lambda w: seeds_of(analysis(w), "model.pt"),
+        predicted=lambda w: seeds_of(analysis(w), "predicted.parquet"),
+        baselines=lambda w: baselines_of(analysis(w)),
+        truth=lambda w: truth_of(analysis(w), "truth"),
+        forecast=lambda w: truth_of(analysis(w), "true-forecast"),
+    output:
+        metrics="<results>/analyses/{analysis}/metrics.parquet",
+        verdict="<results>/analyses/{analysis}/verdict.json",
+    log:
+        "<logs>/evaluate_analysis/{analysis}.log",
+    benchmark:
+        "<benchmarks>/evaluate_analysis/{analysis}.tsv"
+    params:
+        fit=lambda w: asdict(analysis(w)),
+    conda:
+        "../../envs/torch.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=120,
+        gpu=0,
+    script:
+        "../scripts/evaluate.py"
+
+
+rule gather_forecast:
+    """Metrics and parameters of a forecast experiment in one table each."""
+    input:
+        code=library("gather"),
+        metrics=recovered("metrics"),
+        parameters=lambda w: [
+            path
+            for fit in PLAN.of(paper=w.paper, experiment=w.experiment)
+            for path in seeds_of(fit, "parameters.parquet")
+        ],
+    output:
+        metrics="<results>/fits/{paper}/{experiment}/metrics.parquet",
+        parameters="<results>/fits/{paper}/{experiment}/parameters.parquet",
+    log:
+        "<logs>/gather_forecast/{paper}/{experiment}.log",
+    wildcard_constraints:
+        experiment=choice({fit.experiment for fit in PLAN.of(kind="forecast") if fit.paper != "analyses"}),
+    conda:
+        "../../envs/base.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+        gpu=0,
+    script:
+        "../scripts/gather.py"
+
+
+rule gather_analysis:
+    """Parameters of all seeds of an analysis in one table."""
+    input:
+        code=library("gather"),
+        parameters=lambda w: seeds_of(analysis(w), "parameters.parquet"),
+    output:
+        parameters="<results>/analyses/{analysis}/parameters.parquet",
+    log:
+        "<logs>/gather_analysis/{analysis}.log",
+    conda:
+        "../../envs/base.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+        gpu=0,
+    script:
+        "../scripts/gather.py"

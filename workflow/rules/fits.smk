@@ -1,0 +1,124 @@
+# Methods on snapshots: parameters, models, predictions.
+
+
+rule recover:
+    """One method on every simulated cloud of a data set: the parameters that it finds."""
+    input:
+        code=library("recover"),
+        method=lambda w: method_code(w.method),
+        snapshots=lambda w: snapshots_of(w.dataset, PLAN.one(**w).seeds),
+    output:
+        parameters="<results>/fits/{paper}/{experiment}/{dataset}/{method}/parameters.parquet",
+        history="<results>/fits/{paper}/{experiment}/{dataset}/{method}/history.parquet",
+    log:
+        "<logs>/recover/{paper}/{experiment}/{dataset}/{method}.log",
+    benchmark:
+        "<benchmarks>/recover/{paper}/{experiment}/{dataset}/{method}.tsv"
+    wildcard_constraints:
+        experiment=choice({fit.experiment for fit in PLAN.of(kind="recovery")}),
+    params:
+        fit=lambda w: asdict(PLAN.one(**w)),
+        precision=PLAN.config["precision"],
+    conda:
+        "../../envs/torch.yaml"
+    threads: 2
+    resources:
+        mem_mb=4000,
+        runtime=120,
+        gpu=GPU,
+    script:
+        "../scripts/recover.py"
+
+
+rule scan_bandwidths:
+    """The kernel methods over a range of kernel widths, every seed."""
+    input:
+        code=library("scan_bandwidths"),
+        snapshots=lambda w: snapshots_of(w.dataset, PLAN.of(**w)[0].seeds),
+    output:
+        parameters="<results>/fits/{paper}/{experiment}/{dataset}/scan/parameters.parquet",
+    log:
+        "<logs>/scan_bandwidths/{paper}/{experiment}/{dataset}.log",
+    benchmark:
+        "<benchmarks>/scan_bandwidths/{paper}/{experiment}/{dataset}.tsv"
+    wildcard_constraints:
+        experiment=choice({fit.experiment for fit in PLAN.of(kind="bandwidth")}),
+    params:
+        fits=lambda w: [asdict(fit) for fit in PLAN.of(**w)],
+        bandwidths=lambda w: PLAN.papers[w.paper]["experiments"][w.experiment]["bandwidths"],
+    conda:
+        "../../envs/torch.yaml"
+    threads: 2
+    resources:
+        mem_mb=4000,
+        runtime=120,
+        gpu=GPU,
+    script:
+        "../scripts/scan_bandwidths.py"
+
+
+rule fit:
+    """One method on one split of cells: the model and its one-step predictions for the held-out cells."""
+    input:
+        code=library("fit", "models"),
+        method=lambda w: method_code(w.method),
+        snapshots="<results>/data/{dataset}/seed-{seed}/snapshots.parquet",
+    output:
+        model="<results>/fits/{paper}/{experiment}/{dataset}/{method}/seed-{seed}/model.pt",
+        parameters="<results>/fits/{paper}/{experiment}/{dataset}/{method}/seed-{seed}/parameters.parquet",
+        history="<results>/fits/{paper}/{experiment}/{dataset}/{method}/seed-{seed}/history.parquet",
+        predicted="<results>/fits/{paper}/{experiment}/{dataset}/{method}/seed-{seed}/predicted.parquet",
+    log:
+        "<logs>/fit/{paper}/{experiment}/{dataset}/{method}/seed-{seed}.log",
+    benchmark:
+        "<benchmarks>/fit/{paper}/{experiment}/{dataset}/{method}/seed-{seed}.tsv"
+    wildcard_constraints:
+        experiment=choice({fit.experiment for fit in PLAN.of(kind="forecast") if fit.paper != "analyses"}),
+    params:
+        fit=lambda w: asdict(PLAN.one(paper=w.paper, experiment=w.experiment, dataset=w.dataset, method=w.method)),
+        precision=PLAN.config["precision"],
+        seed=lambda w: int(w.seed),
+    conda:
+        "../../envs/torch.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=240,
+        gpu=GPU,
+    script:
+        "../scripts/fit.py"
+
+
+def analysis(wildcards):
+    """The fit behind an analysis."""
+    return PLAN.one(paper="analyses", experiment=wildcards.analysis)
+
+
+rule fit_analysis:
+    """A method on one split of the user's data."""
+    input:
+        code=library("fit", "models"),
+        method=lambda w: method_code(analysis(w).method),
+        snapshots=lambda w: f"{RESULTS}/data/{analysis(w).dataset}/seed-{w.seed}/snapshots.parquet",
+    output:
+        model="<results>/analyses/{analysis}/seed-{seed}/model.pt",
+        parameters="<results>/analyses/{analysis}/seed-{seed}/parameters.parquet",
+        history="<results>/analyses/{analysis}/seed-{seed}/history.parquet",
+        predicted="<results>/analyses/{analysis}/seed-{seed}/predicted.parquet",
+    log:
+        "<logs>/fit_analysis/{analysis}/seed-{seed}.log",
+    benchmark:
+        "<benchmarks>/fit_analysis/{analysis}/seed-{seed}.tsv"
+    params:
+        fit=lambda w: asdict(analysis(w)),
+        precision=PLAN.config["precision"],
+        seed=lambda w: int(w.seed),
+    conda:
+        "../../envs/torch.yaml"
+    threads: 1
+    resources:
+        mem_mb=8000,
+        runtime=240,
+        gpu=GPU,
+    script:
+        "../scripts/fit.py"

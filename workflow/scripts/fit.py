@@ -1,0 +1,29 @@
+"""Rules ``fit`` and ``fit_analysis``: snapshots in; a model, its parameters and its predictions out."""
+
+from snapdyn import run
+
+with run.job(snakemake) as job:
+    from snapdyn import artifacts, config, forecasts, methods, models, recovery
+    from snapdyn.snapshots import Snapshots
+
+    fit = config.Fit(**snakemake.params.fit)
+    snapshots = Snapshots.from_frame(*artifacts.read(snakemake.input.snapshots, "snapshots/1"))
+    model = methods.fit(
+        fit.method,
+        snapshots,
+        rng=job.rng,
+        drift=fit.drift,
+        diffusivity=fit.diffusivity,
+        options=fit.options,
+        precision=snakemake.params.precision,
+        device=job.device,
+        threads=job.threads,
+    )
+    carry = forecasts.predict if snapshots.timed else forecasts.regenerate
+    predicted = carry(model, snapshots, job.rng)
+    seed = snakemake.params.seed
+    models.save(model, snakemake.output.model, method=fit.method, meta=snapshots.meta)
+    parameters = recovery.tidy_parameters(model, fit=fit, seed=seed)
+    artifacts.write(parameters, snakemake.output.parameters, "parameters/1", {"axes": snapshots.meta["axes"]})
+    artifacts.write(recovery.tidy_history(model, seed=seed), snakemake.output.history, "history/1")
+    artifacts.write(predicted.frame(), snakemake.output.predicted, "snapshots/1", predicted.meta)

@@ -1,0 +1,33 @@
+"""Rule ``recover``: simulated clouds of every seed in, what one method finds in each out."""
+
+from snapdyn import run
+
+with run.job(snakemake) as job:
+    import numpy as np
+    import pandas as pd
+
+    from snapdyn import artifacts, config, methods, recovery
+    from snapdyn.snapshots import Snapshots
+
+    fit = config.Fit(**snakemake.params.fit)
+    parameters, histories = [], []
+    for path in job.progress(snakemake.input.snapshots, "seeds"):
+        snapshots = Snapshots.from_frame(*artifacts.read(path, "snapshots/1"))
+        seed = snapshots.meta["seed"]
+        model = methods.fit(
+            fit.method,
+            snapshots,
+            rng=np.random.default_rng(seed),
+            drift=fit.drift,
+            diffusivity=fit.diffusivity,
+            options=fit.options,
+            precision=snakemake.params.precision,
+            device=job.device,
+            threads=job.threads,
+        )
+        truth = recovery.truth_of(snapshots)
+        parameters.append(recovery.tidy_parameters(model, fit=fit, seed=seed, truth=truth))
+        histories.append(recovery.tidy_history(model, seed=seed))
+    meta = {"options": fit.options, "diffusivity": fit.diffusivity}
+    artifacts.write(pd.concat(parameters), snakemake.output.parameters, "parameters/1", meta)
+    artifacts.write(pd.concat(histories), snakemake.output.history, "history/1", meta)

@@ -1,0 +1,381 @@
+"""The configuration: checked as a whole before any job runs, completed with its defaults, and unfolded.
+
+Imports neither torch nor pandas: the graph is built with it.
+"""
+
+import difflib
+import importlib.util
+import json
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+import yaml
+
+from snapdyn import methods
+
+SCHEMA = Path(__file__).parents[1] / "schemas" / "config.schema.yaml"
+LIBRARIES = ("polynomial", "affine", "custom", "lorenz", "ornstein-uhlenbeck", "hopf", "double-well")
+TIMED_KINDS = ("synthetic", "points", "counts")
+RESOURCE_KINDS = ("points", "counts")
+
+
+class ConfigError(ValueError):
+    """The configuration cannot be run; the message lists every fault."""
+
+
+@cache
+def schema():
+    return yaml.safe_load(SCHEMA.read_text(encoding="utf-8"))
+
+
+def _definition(node):
+    """Follow a ``$ref``."""
+    while "$ref" in node:
+        node = schema()["$defs"][node["$ref"].rsplit("/", 1)[1]]
+    return node
+
+
+def check(config, *, overlay=None):
+    """Every fault of ``config`` as a sentence, schema and cross references together.
+
+    Args:
+        config: the merged configuration.
+        overlay: what the user's own files and ``--config`` gave, or None where there are none.
+    """
+    from jsonschema import Draft202012Validator
+
+    found = []
+    if overlay and "run" not in overlay:
+        found.append(
+            "run: a configuration of your own must name its run, for example `run: mine`, so that its results do not "
+            "land among those of the full run"
+        )
+    errors = Draft202012Validator(schema()).iter_errors(config)
+    for error in sorted(errors, key=lambda e: [str(part) for part in e.absolute_path]):
+        found += _sentences(error)
+    if not found or isinstance(config.get("datasets"), dict):
+        found += _cross_faults(config)
+    return list(dict.fromkeys(found))
+
+
+def _sentences(error):
+    where = ".".join(map(str, error.absolute_path))
+    prefix = f"{where}: " if where else ""
+    if error.validator == "additionalProperties" and isinstance(error.schema.get("properties"), dict):
+        known = list(error.schema["properties"])
+        for key in sorted(set(error.instance) - set(known)):
+            near = difflib.get_close_matches(str(key), known, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known keys are {known}"
+            yield f"{prefix}unknown key {key!r}; {hint}"
+    elif error.validator == "required":
+        missing = [key for key in error.validator_value if key not in error.instance]
+        yield f"{prefix}missing {missing}"
+    elif error.validator == "enum":
+        near = difflib.get_close_matches(str(error.instance), list(map(str, error.validator_value)), 1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        yield f"{prefix}must be one of {error.validator_value}, got {error.instance!r}{hint}"
+    else:
+        meaning = error.schema.get("description", "") if isinstance(error.schema, dict) else ""
+        said = f"got {error.instance!r}" if error.validator == "anyOf" else error.message
+        yield f"{prefix}{said}" + (f" (expected: {meaning})" if meaning else "")
+
+
+def _cross_faults(config):
+    """Faults that no schema can see: names that point nowhere, methods that do not fit their data."""
+    datasets = {k: v for k, v in (config.get("datasets") or {}).items() if isinstance(v, dict)}
+    for name, spec in datasets.items():
+        own = spec.get("kind") in ("table", "h5ad") and isinstance(spec.get("path"), str)
+        if own and not Path(spec["path"]).exists():
+            yield f"datasets.{name}.path: no such file {spec['path']!r} (seen from {Path.cwd()})"
+        if spec.get("kind") == "system" and spec.get("system") != "ornstein-uhlenbeck":
+            exact = spec.get("system") in ("hopf", "double-well")
+            if not exact and (spec.get("dt") is None or spec.get("burn") is None):
+                yield f"datasets.{name}: {spec.get('system')} has no exact sampler, so it needs dt and burn"
+    for where, dataset in _dataset_uses(config):
+        if dataset not in datasets:
+            near = difflib.get_close_matches(str(dataset), datasets, 1)
+            hint = f"; did you mean {near[0]!r}?" if near else f" (known: {list(datasets)})"
+            yield f"{where}: unknown data set {dataset!r}{hint}"
+    for name, spec in (config.get("analyses") or {}).items():
+        if isinstance(spec, dict):
+            yield from _analysis_faults(name, spec, datasets.get(spec.get("dataset")))
+    for paper in (config.get("papers") or {}).values():
+        for name, experiment in (paper.get("experiments") or {}).items() if isinstance(paper, dict) else ():
+            for method, options in (experiment.get("methods") or {}).items():
+                yield from _method_faults(f"experiment {name}", method, options)
+
+
+def _dataset_uses(config):
+    for name, spec in (config.get("analyses") or {}).items():
+        if isinstance(spec, dict) and "dataset" in spec:
+            yield f"analyses.{name}.dataset", spec["dataset"]
+    for paper, spec in (config.get("papers") or {}).items():
+        for name, experiment in (spec.get("experiments") or {}).items() if isinstance(spec, dict) else ():
+            for dataset in experiment.get("datasets", ()):
+                yield f"papers.{paper}.experiments.{name}.datasets", dataset
+
+
+def _method_faults(where, name, options):
+    if fault := methods.unknown(name):
+        yield f"{where}: {fault}"
+    elif methods.is_custom(name):
+        try:
+            there = importlib.util.find_spec(name.split(":")[0])
+        except (ImportError, ValueError):
+            there = None
+        if there is None:
+            yield f"{where}: cannot find the module of {name!r}; is its folder on PYTHONPATH?"
+    else:
+        known = methods.METHODS[name].options
+        for key in sorted(set(options or {}) - set(known)):
+            near = difflib.get_close_matches(key, known, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"it takes {list(known)}"
+            yield f"{where}: {name} has no option {key!r}; {hint}"
+
+
+def _analysis_faults(name, spec, dataset):
+    where = f"analyses.{name}"
+    chosen = spec.get("method"), spec.get("methods")
+    if (chosen[0] is None) == (chosen[1] is None):
+        yield f"{where}: give either `method: <name>` or `methods: all` (or a list of names)"
+        return
+    drift, diffusivity = spec.get("drift"), spec.get("diffusivity")
+    if isinstance(drift, dict):
+        yield from _drift_faults(f"{where}.drift", drift)
+    if dataset is None or chosen[1] == "all":
+        return
+    facts = facts_of(dataset)
+    for method in chosen[1] or [chosen[0]]:
+        yield from _method_faults(where, method, spec.get("options"))
+        if method in methods.METHODS:
+            fault = methods.misfit(method, facts, drift=drift, diffusivity=diffusivity)
+            if fault:
+                fits = [
+                    m for m in methods.fitting(facts, drift=drift, diffusivity=diffusivity) if m != method
+                ]
+                instead = f"; these would fit: {fits}" if fits else ""
+                yield f"{where}: {fault}{instead}"
+
+
+def _drift_faults(where, drift):
+    library = str(drift.get("library", ""))
+    if library not in LIBRARIES and ":" not in library:
+        near = difflib.get_close_matches(library, LIBRARIES, 1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        yield f"{where}.library: unknown drift library {library!r}{hint} (known: {list(LIBRARIES)}, or module:function)"
+    if library == "custom" and not drift.get("terms"):
+        yield f"{where}.terms: the custom library needs terms, for example {{a: ['-x', '0'], b: ['0', '-y']}}"
+
+
+def facts_of(dataset):
+    """What a data set's config tells about its data."""
+    kind = dataset.get("kind")
+    timed = kind in TIMED_KINDS or (kind in ("table", "h5ad") and dataset.get("time_key") is not None)
+    columns = dataset.get("columns")
+    return methods.Facts(timed=timed, dim=len(columns) if columns else dataset.get("n_pcs"))
+
+
+def complete(node, value):
+    """``value`` with the schema's defaults for what it leaves out; defaults of None stay out."""
+    node = _definition(node)
+    if not isinstance(value, dict):
+        return value
+    node = next(
+        (_definition(branch["then"]) for branch in node.get("allOf", ()) if _applies(branch, value)), node
+    )
+    filled = dict(value)
+    for key, part in node.get("properties", {}).items():
+        if key in filled:
+            filled[key] = complete(part, filled[key])
+        elif _definition(part).get("default") is not None:
+            filled[key] = json.loads(json.dumps(_definition(part)["default"]))
+    extra = node.get("additionalProperties")
+    if isinstance(extra, dict):
+        filled |= {k: complete(extra, v) for k, v in filled.items() if k not in node.get("properties", {})}
+    return filled
+
+
+def _applies(branch, value):
+    return branch["if"]["properties"]["kind"]["const"] == value.get("kind")
+
+
+@dataclass(frozen=True)
+class Fit:
+    """One method on one data set: the unit of the graph.
+
+    ``paper`` is ``analyses`` for a user's own question, whose ``experiment`` is the analysis' name.
+    """
+
+    paper: str
+    experiment: str
+    kind: str
+    dataset: str
+    method: str
+    seeds: int
+    options: dict = field(default_factory=dict)
+    drift: dict | None = None
+    diffusivity: float | str | None = None
+
+
+class Plan:
+    """A checked configuration, unfolded into data sets and fits.
+
+    Args:
+        config: the merged configuration; defaults are filled in.
+        overlay: see :func:`check`.
+        absent: function ``names -> {name: why}`` of resources that cannot be found locally.
+    Raises:
+        ConfigError: with every fault.
+    """
+
+    def __init__(self, config, *, overlay=None, absent=lambda names: {}):
+        if found := check(config, overlay=overlay):
+            raise ConfigError(
+                "the configuration has faults:\n" + "\n".join(f"  - {fault}" for fault in found)
+            )
+        own = config.get("seeds", schema()["properties"]["seeds"]["default"])
+        stated = {"datasets": {}, "analyses": {}}
+        for section in stated:
+            stated[section] = {
+                name: {"seeds": own} | spec for name, spec in (config.get(section) or {}).items()
+            }
+        for spec in stated["datasets"].values():  # the seeds of a user's file are those of its analyses
+            if spec["kind"] in ("table", "h5ad"):
+                spec.pop("seeds")
+        self.config = complete(schema(), config | stated)
+        self.run = self.config["run"]
+        self.datasets = self.config["datasets"]
+        self.papers = self.config["papers"]
+        self.skipped = {}
+        if self.config["resources"] == "skip-missing":
+            wanted = {n: d["resource"] for n, d in self.datasets.items() if d["kind"] in RESOURCE_KINDS}
+            gone = absent(sorted(set(wanted.values())))
+            self.skipped = {name: gone[resource] for name, resource in wanted.items() if resource in gone}
+        self.fits = [*self._paper_fits(), *self._analysis_fits()]
+
+    def _paper_fits(self):
+        for paper, spec in self.papers.items():
+            for name, experiment in spec["experiments"].items():
+                for dataset in experiment["datasets"]:
+                    if dataset in self.skipped:
+                        continue
+                    data = self.datasets[dataset]
+                    seeds = min(data["seeds"], experiment.get("seeds") or data["seeds"])
+                    known = {}
+                    if data["kind"] == "system":
+                        known = {
+                            "drift": {"library": data["system"], "parameters": data["parameters"]},
+                            "diffusivity": data["diffusivity"],
+                        }
+                    for method, options in experiment["methods"].items():
+                        special = experiment["options"].get(dataset, {}).get(method, {})
+                        merged = (options or {}) | special
+                        yield Fit(paper, name, experiment["kind"], dataset, method, seeds, merged, **known)
+
+    def _analysis_fits(self):
+        for name, spec in self.config["analyses"].items():
+            dataset = self.datasets[spec["dataset"]]
+            if spec["dataset"] in self.skipped:
+                continue
+            drift, diffusivity = spec.get("drift"), spec.get("diffusivity")
+            chosen = spec.get("methods") or [spec["method"]]
+            if chosen == "all":
+                chosen = methods.fitting(facts_of(dataset), drift=drift, diffusivity=diffusivity)
+            kind = "forecast" if facts_of(dataset).timed else "stationary"
+            for method in chosen:
+                label = name if spec.get("method") else f"{name}-{method.replace(':', '.')}"
+                takes = methods.is_custom(method) or methods.METHODS[method].takes_drift
+                library = drift if takes else None
+                options = {
+                    k: v
+                    for k, v in spec["options"].items()
+                    if methods.is_custom(method) or k in methods.METHODS[method].options
+                }
+                yield Fit(
+                    "analyses",
+                    label,
+                    kind,
+                    spec["dataset"],
+                    method,
+                    spec["seeds"],
+                    options,
+                    library,
+                    diffusivity,
+                )
+
+    def of(self, **wanted):
+        """The fits whose fields have these values."""
+        return [fit for fit in self.fits if all(getattr(fit, k) == v for k, v in wanted.items())]
+
+    def one(self, **wanted):
+        """The only fit with these values."""
+        (fit,) = self.of(**wanted)
+        return fit
+
+    def datasets_of(self, kind):
+        """Names of the data sets of one kind that this run can make."""
+        return [
+            name for name, spec in self.datasets.items() if spec["kind"] == kind and name not in self.skipped
+        ]
+
+    def skipped_experiments(self):
+        """``experiment/dataset`` -> why it was left out."""
+        return {
+            f"{name}/{dataset}": self.skipped[dataset]
+            for spec in self.papers.values()
+            for name, experiment in spec["experiments"].items()
+            for dataset in experiment["datasets"]
+            if dataset in self.skipped
+        }
+
+
+def document():
+    """The page docs/configuration.md, from the schema."""
+    top = schema()
+    lines = [
+        "# Configuration",
+        "",
+        "Generated from `workflow/schemas/config.schema.yaml` by `make docs`. `config/default.yaml` holds the",
+        "published size; an overlay given with `--configfile` states only what differs and names its `run`.",
+        "",
+        "## Top level",
+        "",
+        *_rows(top),
+    ]
+    for name, node in top["$defs"].items():
+        if node.get("properties") and name != "dataset":
+            lines += ["", f"## {name}", "", node["description"], "", *_rows(node)]
+    lines += [
+        "",
+        "## Methods and their options",
+        "",
+        "| method | data | what it does | options |",
+        "| --- | --- | --- | --- |",
+    ]
+    for name, method in methods.METHODS.items():
+        options = "; ".join(f"`{key}`: {text}" for key, text in method.options.items())
+        lines.append(
+            f"| `{name}` | {method.data} | {method.does} | {options} |".replace(
+                " | density |", " density \\|"
+            )
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _rows(node):
+    yield "| key | type | default | what it says |"
+    yield "| --- | --- | --- | --- |"
+    for key, part in node["properties"].items():
+        part = _definition(part)
+        kind = part.get("type") or ("one of " + ", ".join(map(str, part["enum"])) if "enum" in part else "")
+        kind = "see below" if "additionalProperties" in part and not kind else kind
+        kind = " or ".join(kind) if isinstance(kind, list) else kind or "number or text"
+        default = "required" if key in node.get("required", ()) else f"`{json.dumps(part.get('default'))}`"
+        if "const" in part:
+            kind, default = f"`{part['const']}`", "required"
+        yield f"| `{key}` | {kind} | {default} | {part.get('description', '')} |".replace("|h5ad|", "h5ad")
+
+
+if __name__ == "__main__":
+    print(document(), end="")

@@ -1,0 +1,238 @@
+"""Drifts that are affine in their unknowns: f(x) = v(x) + sum_k theta_k g_k(x).
+
+One description serves every estimator: the values of ``v`` and ``g_k`` at points, and their divergences.
+"""
+
+import ast
+import difflib
+import importlib
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class AffineDrift:
+    r"""A drift :math:`f = v + \sum_k \theta_k g_k` with ``count`` unknown coefficients.
+
+    Attributes:
+        names: name of each coefficient.
+        units: unit of each coefficient, in terms of the axes and the time unit.
+        fields: states ``(n, dim)`` to the values g_k(x) ``(n, count, dim)``.
+        divergences: states to div g_k ``(n, count)``.
+        known: states to v(x) ``(n, dim)``.
+        known_divergence: states to div v ``(n,)``.
+    Equation: ``affine-drift``
+    """
+
+    dim: int
+    names: tuple
+    units: tuple
+    fields: Callable[[Tensor], Tensor]
+    divergences: Callable[[Tensor], Tensor]
+    known: Callable[[Tensor], Tensor]
+    known_divergence: Callable[[Tensor], Tensor]
+    fixes_clock: bool = False
+
+    @property
+    def count(self):
+        return len(self.names)
+
+    def __call__(self, coefficients: Tensor, x: Tensor) -> Tensor:
+        """f(x) ``(n, dim)`` for one vector of coefficients ``(count,)``."""
+        return self.known(x) + torch.einsum("k,nkd->nd", coefficients, self.fields(x))
+
+    def divergence(self, coefficients: Tensor, x: Tensor) -> Tensor:
+        """div f(x) ``(n,)``."""
+        return self.known_divergence(x) + self.divergences(x) @ coefficients
+
+
+def exponents(dim, degree):
+    """Exponents of all monomials in ``dim`` variables up to ``degree``, by degree: ``(count, dim)``."""
+    powers = itertools.product(range(degree + 1), repeat=dim)
+    return sorted((p for p in powers if sum(p) <= degree), key=lambda p: (sum(p), [-e for e in p]))
+
+
+def monomial_name(powers, axes):
+    """``(2, 0, 1)`` on ``x, y, z`` as ``x^2 z``; the constant is ``1``."""
+    factors = (axis if e == 1 else f"{axis}^{e}" for axis, e in zip(axes, powers, strict=True) if e)
+    return " ".join(factors) or "1"
+
+
+def monomials(x: Tensor, powers: Tensor) -> Tensor:
+    """Values ``(n, count)`` of the monomials with exponents ``(count, dim)`` at ``x (n, dim)``."""
+    return (x[:, None, :] ** powers).prod(-1)
+
+
+def polynomial(dim, degree, *, axes, time_unit=None):
+    """Every monomial up to ``degree`` in every equation, nothing known.
+
+    Coefficients are named ``<axis>: <monomial>``: ``y: x z`` multiplies x z in dy/dt.
+    """
+    powers = exponents(dim, degree)
+    table = torch.tensor(powers, dtype=torch.float64)
+    labels = [monomial_name(p, axes) for p in powers]
+    names = tuple(f"{axis}: {label}" for axis in axes for label in labels)
+    clock = time_unit or "time unit"
+    units = tuple(
+        f"[{axis}]/{clock}" if label == "1" else f"[{axis}]/[{label}]/{clock}"
+        for axis in axes
+        for label in labels
+    )
+    identity = torch.eye(dim, dtype=torch.float64)
+
+    def fields(x):
+        values = monomials(x, table.to(x))
+        return torch.einsum("nu,jd->njud", values, identity.to(x)).flatten(1, 2)
+
+    def divergences(x):
+        columns = []
+        for j in range(dim):
+            lowered = table.to(x).clone()
+            lowered[:, j] = (lowered[:, j] - 1).clamp_min(0)
+            columns.append(table.to(x)[:, j] * monomials(x, lowered))
+        return torch.cat(columns, 1)
+
+    return AffineDrift(
+        dim, names, units, fields, divergences, torch.zeros_like, lambda x: torch.zeros_like(x[:, 0])
+    )
+
+
+def affine(dim, *, axes, time_unit=None):
+    """f(x) = A x + b with all of A and b unknown: the polynomial library of degree 1."""
+    return polynomial(dim, 1, axes=axes, time_unit=time_unit)
+
+
+_FUNCTIONS = {
+    name: getattr(torch, name) for name in ("sin", "cos", "tan", "exp", "log", "sqrt", "tanh", "abs")
+}
+_OPERATORS = {
+    ast.Add: torch.add,
+    ast.Sub: torch.sub,
+    ast.Mult: torch.mul,
+    ast.Div: torch.div,
+    ast.Pow: torch.pow,
+    ast.USub: torch.neg,
+    ast.UAdd: lambda value: value,
+}
+
+
+def expression(text, axes):
+    """Turn an arithmetic expression in the axes, such as ``-x*y + sin(z)``, into a function of a state.
+
+    Numbers, the axes, ``+ - * / **`` (or ``^``) and sin, cos, tan, exp, log, sqrt, tanh, abs; nothing else
+    is understood, and nothing is ever evaluated as Python.
+    """
+
+    def refuse(what):
+        raise ValueError(
+            f"cannot read {what} in the expression {text!r}: use numbers, the axes {list(axes)}, "
+            f"+ - * / ** and {sorted(_FUNCTIONS)}"
+        )
+
+    def build(node):
+        match node:
+            case ast.Constant(value=int() | float() as number):
+                return lambda x: torch.as_tensor(float(number), dtype=x.dtype, device=x.device)
+            case ast.Name(id=name) if name in axes:
+                index = list(axes).index(name)
+                return lambda x: x[index]
+            case ast.Name(id=name):
+                near = difflib.get_close_matches(name, axes, 1)
+                refuse(f"the name {name!r}" + (f" (did you mean {near[0]!r}?)" if near else ""))
+            case ast.UnaryOp(op=op, operand=operand) if type(op) in _OPERATORS:
+                apply, value = _OPERATORS[type(op)], build(operand)
+                return lambda x: apply(value(x))
+            case ast.BinOp(left=left, op=op, right=right) if type(op) in _OPERATORS:
+                apply, one, two = _OPERATORS[type(op)], build(left), build(right)
+                return lambda x: apply(one(x), two(x))
+            case ast.Call(func=ast.Name(id=name), args=[argument], keywords=[]) if name in _FUNCTIONS:
+                apply, value = _FUNCTIONS[name], build(argument)
+                return lambda x: apply(value(x))
+        refuse(ast.unparse(node))
+
+    try:
+        tree = ast.parse(str(text).replace("^", "**"), mode="eval")
+    except SyntaxError:
+        refuse("the syntax")
+    return build(tree.body)
+
+
+def _vector_field(texts, axes):
+    parts = [expression(text, axes) for text in texts]
+    return lambda x: torch.stack([part(x).expand(()) for part in parts])
+
+
+def from_expressions(terms, known, *, axes, time_unit=None):
+    """A drift written by hand.
+
+    Args:
+        terms: coefficient name -> one expression per axis, the field g_k.
+        known: one expression per axis, the field v; ``None`` for none.
+    """
+    dim = len(axes)
+    faults = [
+        f"{name!r} has {len(texts)} expressions, expected one for each of the axes {list(axes)}"
+        for name, texts in [*terms.items(), *([("known", known)] if known else [])]
+        if len(texts) != dim
+    ]
+    if faults:
+        raise ValueError("drift: " + "; ".join(faults))
+    fields = [_vector_field(texts, axes) for texts in terms.values()]
+    rest = _vector_field(known, axes) if known else torch.zeros_like
+
+    def divergence(field):
+        return lambda x: torch.func.jacrev(field)(x).trace()
+
+    def stacked(functions):
+        return torch.func.vmap(lambda x: torch.stack([function(x) for function in functions]))
+
+    clock = time_unit or "time unit"
+    return AffineDrift(
+        dim,
+        tuple(terms),
+        tuple(f"1/{clock} (times the field's own unit)" for _ in terms),
+        stacked(fields),
+        stacked([divergence(field) for field in fields]),
+        torch.func.vmap(rest),
+        torch.func.vmap(divergence(rest)),
+        fixes_clock=known is not None,
+    )
+
+
+def build(spec, *, axes, time_unit=None):
+    """The drift that a config entry describes.
+
+    Args:
+        spec: ``{library: polynomial, degree: 2}``, ``{library: affine}``, ``{library: custom, terms: {...},
+            known: [...]}``, ``{library: <a registered system>}`` or ``{library: package.module:function}``, where
+            the function takes ``axes`` and ``time_unit`` and returns an :class:`AffineDrift`.
+    Raises:
+        ValueError: unknown library (with the nearest name), or one that does not fit the number of axes.
+    """
+    from snapdyn import systems
+
+    library = spec["library"]
+    if library == "polynomial":
+        return polynomial(len(axes), spec.get("degree", 2), axes=axes, time_unit=time_unit)
+    if library == "affine":
+        return affine(len(axes), axes=axes, time_unit=time_unit)
+    if library == "custom":
+        return from_expressions(spec["terms"], spec.get("known"), axes=axes, time_unit=time_unit)
+    if library in systems.SYSTEMS:
+        system = systems.build(library, **{"dim": len(axes), **spec.get("parameters", {})})
+        if system.dim != len(axes):
+            raise ValueError(
+                f"drift library {library!r} has {system.dim} axes, the data have {len(axes)}: {list(axes)}"
+            )
+        return system.terms
+    if ":" in library:
+        module, name = library.split(":")
+        return getattr(importlib.import_module(module), name)(axes=axes, time_unit=time_unit)
+    names = ["polynomial", "affine", "custom", *systems.SYSTEMS]
+    near = difflib.get_close_matches(library, names, 1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    raise ValueError(f"unknown drift library {library!r}{hint} (known: {names}, or package.module:function)")

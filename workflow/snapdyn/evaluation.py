@@ -1,0 +1,44 @@
+"""Scores of one method over all seeds beside its baselines, and the verdict against doing nothing."""
+
+import pandas as pd
+
+from snapdyn import forecasts, metrics, stationary
+
+
+def evaluate(fit, *, cells, predicted, fitted, baselines, truths, forecasts_of_truth, rng):
+    """Everything that is known about how good a fit is.
+
+    Args:
+        fit: :class:`snapdyn.config.Fit`.
+        cells, predicted, fitted: snapshots, predictions and models of every seed.
+        baselines: ``metrics/1`` frames of the same data, one a seed; empty for stationary clouds.
+        truths, forecasts_of_truth: true velocities (``field/1``) and predictions of the true law, one a seed,
+            where the data are synthetic.
+    Returns:
+        a ``metrics/1`` frame and the verdict.
+    """
+    about = {"paper": fit.paper, "experiment": fit.experiment, "dataset": fit.dataset, "method": fit.method}
+    seeds = [int(cell.meta["seed"]) for cell in cells]
+    if fit.kind == "stationary":
+        return _stationary(fit, about, seeds, cells, fitted, rng)
+    parts = [frame.assign(paper=fit.paper, experiment=fit.experiment) for frame in baselines]
+    for seed, cell, moved in zip(seeds, cells, predicted, strict=True):
+        parts.append(forecasts.score(cell, moved, identity=about | {"seed": seed}))
+    for seed, cell, moved in zip(seeds, cells, forecasts_of_truth, strict=False):
+        parts.append(forecasts.score(cell, moved, identity=about | {"seed": seed, "method": "true-law"}))
+    for seed, model, truth in zip(seeds, fitted, truths, strict=False):
+        if callable(getattr(model, "drift", None)):
+            cosine = {"velocity_cosine": forecasts.velocity_cosine(model, truth, cells[0].dim)}
+            rows = metrics.rows(cosine, split="test", unit="1", n=len(truth), **about | {"seed": seed})
+            parts.append(rows)
+    answer = forecasts.gain(list(zip(cells, predicted, strict=True)), rng=rng)
+    return pd.concat(parts, ignore_index=True), answer
+
+
+def _stationary(fit, about, seeds, cells, fitted, rng):
+    pairs = [
+        stationary.residual_pair(model, cell, stationary.diffusivity_of(model, fit.diffusivity))
+        for model, cell in zip(fitted, cells, strict=True)
+    ]
+    rows = [cell.select(split="test").row for cell in cells]
+    return stationary.evaluate(pairs, identity=about, seeds=seeds, rows=rows, rng=rng)

@@ -1,0 +1,175 @@
+"""What each figure of a paper plots: from the tables of an experiment to one tidy frame.
+
+Every function returns a ``figure/1`` frame (panel, series, x, y, low, high) and the facts that fill the caption.
+The drawing is in :mod:`snapdyn.plotting`, which computes nothing.
+"""
+
+import numpy as np
+import pandas as pd
+
+from snapdyn import artifacts, plotting, simulate, systems
+
+CLOUD_POINTS = 4000
+
+
+def read(files):
+    """Read a figure's inputs: ``name -> (frame, metadata)``."""
+    kinds = {
+        "metrics": "metrics/1",
+        "parameters": "parameters/1",
+        "history": "history/1",
+        "cloud": "snapshots/1",
+    }
+    return {name: artifacts.read(str(path), kinds[name]) for name, path in files.items()}
+
+
+def rows(panel, series, x, y, low=np.nan, high=np.nan):
+    """Rows of a figure frame."""
+    x, y = np.broadcast_arrays(np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64))
+    return pd.DataFrame({"panel": panel, "series": series, "x": x, "y": y, "low": low, "high": high})
+
+
+def _rms(values):
+    return float(np.sqrt(np.mean(np.square(values))))
+
+
+def _error_rows(panel, metrics, dataset, names):
+    """RMS relative error of every method and parameter, with the smallest and largest seed."""
+    parts = []
+    for method, group in metrics[metrics["dataset"] == dataset].groupby("method", sort=False):
+        for place, name in enumerate(names):
+            values = 100 * group.loc[group["metric"] == f"relative_error_{name}", "value"].abs().to_numpy()
+            parts.append(rows(panel, method, [place], [_rms(values)], values.min(), values.max()))
+    return parts
+
+
+def attractor(name, parameters, *, diffusivity, steps=30000, dt=2e-3):
+    """One noise-free trajectory after its transient ``(steps / 4, dim)``; empty if it escapes."""
+    import torch
+
+    system = systems.build(name, diffusivity=diffusivity, **parameters)
+    x = torch.tensor([[1.0], [1.0], [20.0]], dtype=torch.float64)
+    path = []
+    try:
+        for _ in range(steps // 4):
+            simulate.euler_maruyama(
+                system.rate, x, steps=4, dt=dt, diffusivity=0.0, generator=torch.Generator().manual_seed(0)
+            )
+            path.append(x[:, 0].numpy().copy())
+    except ValueError:
+        return np.empty((0, system.dim))
+    return np.array(path[len(path) // 4 :])
+
+
+def lorenz(files):
+    """Fig. 2 of the Fokker-Planck paper: cloud, curves of random starts, attractors; and errors of every method.
+
+    Equation: ``plain-design``, ``l1-loss``, ``moments``
+    """
+    cloud, meta = files["cloud"]
+    history, options = files["history"]
+    metrics, parameters = files["metrics"][0], files["parameters"][0]
+    system = meta["system"]
+    truth, diffusivity = system["parameters"], system["diffusivity"]
+    points = cloud[: min(CLOUD_POINTS, len(cloud))]
+    parts = [rows("cloud", "cloud", points["x0"], points["x2"])]
+    first = history[history["seed"] == 0]
+    for (term, member), line in first.groupby(["term", "member"], sort=True):
+        parts.append(rows(f"path: {term}", f"start {member}", line["step"], line["value"]))
+    for name, value in truth.items():
+        parts.append(rows(f"path: {name}", "truth", [0, first["step"].max()], value))
+    data = meta["dataset"]
+    sizes = metrics.groupby("dataset")["n"].max().sort_values()
+    for method in ("truth", "kde-adam", "moments"):
+        found = parameters.query("dataset == @data and method == @method and seed == 0")
+        values = truth if method == "truth" else dict(zip(found["name"], found["estimate"], strict=True))
+        path = attractor(system["system"], values, diffusivity=diffusivity)
+        parts.append(rows("attractor", method, path[:, 0], path[:, 2]))
+    for dataset in sizes.index:
+        parts += _error_rows(f"error: N = {sizes[dataset]:,}", metrics, dataset, list(truth))
+        predicted = parameters.query("dataset == @dataset and method == 'moments'")
+        for place, name in enumerate(truth):
+            mine = predicted[predicted["name"] == name]
+            share = 100 * float((mine["std_error"] / mine["truth"].abs()).mean())
+            parts.append(rows(f"error: N = {sizes[dataset]:,}", "predicted-error", [place], [share]))
+    seeds = metrics.groupby("dataset")["seed"].nunique()
+    facts = {
+        "diffusivity": f"{diffusivity:g}",
+        "n": f"{sizes[data]:,}",
+        "starts": first["member"].nunique(),
+        "seeds": ", ".join(f"{seeds[name]} (N = {sizes[name]:,})" for name in sizes.index),
+        "names": list(truth),
+        "options": options["options"],
+    }
+    return pd.concat(parts, ignore_index=True), facts
+
+
+def bandwidth(files):
+    """Signed error of each parameter over the kernel width: mean over seeds, plus and minus a standard deviation.
+
+    Equation: ``plain-design``, ``convolved-design``
+    """
+    metrics = files["metrics"][0]
+    errors = metrics[metrics["metric"].str.startswith("relative_error_")].copy()
+    split = errors["method"].str.split("/h=", expand=True)
+    errors["kind"], errors["width"] = split[0], split[1].astype(float)
+    parts = []
+    for (metric, kind), group in errors.groupby(["metric", "kind"], sort=True):
+        by = group.groupby("width")["value"]
+        mean, sd = 100 * by.mean(), 100 * by.std(ddof=1).fillna(0.0)
+        name = metric.removeprefix("relative_error_")
+        parts.append(
+            rows(name, kind, mean.index, mean.to_numpy(), (mean - sd).to_numpy(), (mean + sd).to_numpy())
+        )
+    facts = {"seeds": errors["seed"].nunique(), "n": f"{errors['n'].max():,}"}
+    return pd.concat(parts, ignore_index=True), facts
+
+
+def ornstein_uhlenbeck(files):
+    """RMS error of every method against the exact rates, in each dimension.
+
+    Equation: ``ou-stationary``, ``moments``
+    """
+    metrics = files["metrics"][0]
+    parts = []
+    for dataset, group in metrics.groupby("dataset", sort=True):
+        for method, mine in group[group["metric"] == "relative_rms_error"].groupby("method", sort=False):
+            values = 100 * mine["value"].to_numpy()
+            parts.append(rows(dataset, method, [0], [_rms(values)], values.min(), values.max()))
+    facts = {"n": f"{metrics['n'].max():,}", "seeds": metrics["seed"].nunique()}
+    return pd.concat(parts, ignore_index=True), facts
+
+
+def cells_drift(files):
+    """W1 one step ahead of every method and baseline, for each transition and their mean.
+
+    Equation: ``affine-propagation``, ``wasserstein``
+    """
+    metrics = files["metrics"][0]
+    scores = metrics[metrics["metric"] == "w1"]
+    parts = []
+    for dataset, group in scores.groupby("dataset", sort=True):
+        targets = np.sort(group["t"].dropna().unique())
+        place = {t: k for k, t in enumerate(targets)}
+        for method, mine in group.groupby("method", sort=False):
+            for t, values in mine.groupby("t", dropna=False)["value"]:
+                x = place.get(t, len(targets) + 0.5)
+                sd = values.std(ddof=1) if len(values) > 1 else 0.0
+                parts.append(
+                    rows(dataset, method, [x], [values.mean()], values.mean() - sd, values.mean() + sd)
+                )
+        labels = [*(f"{t:g}" for t in targets), "mean"]
+        parts.append(rows(dataset, "ticks", [*place.values(), len(targets) + 0.5], 0.0))
+        parts[-1]["series"] = [f"tick: {label}" for label in labels]
+    frame = pd.concat(parts, ignore_index=True)
+    units = scores.groupby("dataset")["unit"].first().to_dict()
+    splits = scores.groupby("dataset")["seed"].nunique().to_dict()
+    return frame, {"units": units, "splits": splits}
+
+
+FIGURES = {
+    "lorenz": (lorenz, plotting.lorenz),
+    "bandwidth": (bandwidth, plotting.bandwidth),
+    "ornstein_uhlenbeck": (ornstein_uhlenbeck, plotting.ornstein_uhlenbeck),
+    "cells_drift": (cells_drift, plotting.cells_drift),
+}

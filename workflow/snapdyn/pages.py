@@ -1,0 +1,132 @@
+"""The page of one analysis: what it plots, and what it says in words."""
+
+import numpy as np
+import pandas as pd
+
+SHOWN_POINTS = 1500
+SHOWN_PARAMETERS = 40
+
+
+def _rows(panel, series, x, y, low=np.nan, high=np.nan):
+    return pd.DataFrame(
+        {
+            "panel": panel,
+            "series": series,
+            "x": np.asarray(x, dtype=np.float64),
+            "y": y,
+            "low": low,
+            "high": high,
+        }
+    )
+
+
+def score_name(metrics):
+    """The metric that the page shows: ``w1`` for timed data, else the weak-form residual."""
+    return "w1" if (metrics["metric"] == "w1").any() else "weak_form_residual"
+
+
+def summary(metrics):
+    """Mean and standard deviation over seeds of the page's score, best first."""
+    mine = metrics[(metrics["metric"] == score_name(metrics)) & metrics["t"].isna()]
+    by = mine.groupby("method")["value"]
+    table = pd.DataFrame({"mean": by.mean(), "sd": by.std(ddof=1).fillna(0.0), "n_seeds": by.size()})
+    return table.sort_values("mean")
+
+
+def estimates(parameters):
+    """Mean estimate over seeds with the larger of its mean standard error and the spread over seeds."""
+    by = parameters.groupby("name", sort=False)
+    table = pd.DataFrame({"estimate": by["estimate"].mean(), "std_error": by["std_error"].mean()})
+    table["spread"] = by["estimate"].std(ddof=1)
+    table["unit"] = by["unit"].first()
+    return table
+
+
+def arrange(cells, predicted, metrics, parameters):
+    """The page as a ``figure/1`` frame: panels ``cells``, ``scores`` and ``parameters``.
+
+    Args:
+        cells, predicted: snapshots of the first seed.
+        metrics, parameters: of all seeds.
+    """
+    held_out, second = cells.select(split="test"), min(1, cells.dim - 1)
+    parts = []
+    for series, points in (("cloud", held_out), ("predicted", predicted)):
+        shown = points.x[np.linspace(0, len(points) - 1, min(SHOWN_POINTS, len(points))).astype(int)]
+        parts.append(_rows("cells", series, shown[:, 0], shown[:, second]))
+    for method, line in summary(metrics).iterrows():
+        parts.append(
+            _rows("scores", method, [0.0], line["mean"], line["mean"] - line["sd"], line["mean"] + line["sd"])
+        )
+    for name, line in estimates(parameters)[:SHOWN_PARAMETERS].iterrows():
+        reach = 1.96 * line["std_error"]
+        parts.append(
+            _rows(
+                "parameters",
+                name,
+                [0.0],
+                line["estimate"],
+                line["estimate"] - reach,
+                line["estimate"] + reach,
+            )
+        )
+    return pd.concat(parts, ignore_index=True)
+
+
+def facts(fit, cells, answer):
+    """What the drawing needs to know besides the frame."""
+    timed = cells.timed
+    names = cells.meta["axes"]
+    clock = cells.meta.get("time_unit") or "time unit"
+    return {
+        "title": f"{fit.experiment}: {fit.method} on {fit.dataset}",
+        "axes": [names[0], names[min(1, len(names) - 1)]],
+        "verdict": f"better than doing nothing: {answer['verdict']}",
+        "score": "W1 one step ahead (mean of transitions)"
+        if timed
+        else "held-out weak-form residual (1 = noise)",
+        "parameters": "parameters, 95 % intervals",
+        "parameter_axis": f"estimate (data units, per {clock})",
+    }
+
+
+def text(fit, cells, metrics, parameters, answer):
+    """The page in words, as Markdown."""
+    name = score_name(metrics)
+    n = {split: int((cells.split == split).sum()) for split in ("train", "test")}
+    lines = [
+        f"# {fit.experiment}",
+        "",
+        f"`{fit.method}` on `{fit.dataset}` ({fit.seeds} seeds; {n['train']} training and {n['test']} held-out rows; "
+        f"coordinates: {cells.meta['space']}).",
+        "",
+        f"**Better than doing nothing: {answer['verdict']}.** {answer['sentence']}",
+        "",
+    ]
+    if cells.timed:
+        steps = ", ".join(f"{a:g} to {b:g}" for a, b in zip(cells.times[:-1], cells.times[1:], strict=True))
+        lines += [f"Transitions ({cells.meta.get('time_unit') or 'time unit'}): {steps}.", ""]
+    notes = cells.meta.get("notes", [])
+    lines += ["## Notes on the data", "", *(f"- {note}" for note in notes), ""] if notes else []
+    lines += [
+        f"## Scores ({name}, held-out; lower is better)",
+        "",
+        "| method | mean | sd over seeds | seeds |",
+    ]
+    lines += ["| --- | --- | --- | --- |"]
+    for method, line in summary(metrics).iterrows():
+        lines.append(f"| {method} | {line['mean']:.4g} | {line['sd']:.2g} | {int(line['n_seeds'])} |")
+    lines += ["", "## Parameters", "", "| name | estimate | standard error | spread over seeds | unit |"]
+    lines += ["| --- | --- | --- | --- | --- |"]
+    for parameter, line in estimates(parameters).iterrows():
+        shown = [
+            f"{line[key]:.4g}" if np.isfinite(line[key]) else "–"
+            for key in ("estimate", "std_error", "spread")
+        ]
+        lines.append(f"| {parameter} | {' | '.join(shown)} | {line['unit']} |")
+    lines += [
+        "",
+        "Load the model with `snapdyn.load('seed-0/model.pt')`. Predictions of the held-out rows are in "
+        "`seed-*/predicted.parquet`.",
+    ]
+    return "\n".join(lines) + "\n"

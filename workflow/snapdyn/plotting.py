@@ -1,0 +1,240 @@
+"""Ink: frames in, figures out. Nothing is computed, shown or saved here."""
+
+import numpy as np
+import yaml
+
+
+class Style:
+    """The look of every figure, as a context; colours and markers by name.
+
+    Args:
+        sheet: a matplotlib style sheet.
+        colours: YAML of ``name -> {colour, marker, label}``.
+    """
+
+    def __init__(self, sheet, colours):
+        self.sheet = str(sheet)
+        with open(colours, encoding="utf-8") as file:
+            self.entries = yaml.safe_load(file)
+
+    def __enter__(self):
+        import matplotlib
+
+        matplotlib.use("Agg")
+        from matplotlib import style
+
+        self._context = style.context(self.sheet)
+        self._context.__enter__()
+        return self
+
+    def __exit__(self, *error):
+        return self._context.__exit__(*error)
+
+    def need(self, names):
+        """Refuse, naming all of them, series for which there is no entry."""
+        if missing := sorted(set(names) - set(self.entries)):
+            raise ValueError(
+                f"config/plotting.yaml has no entry for {missing}; give each a colour, marker and label"
+            )
+
+    def __getitem__(self, name):
+        entry = self.entries.get(name) or self.entries["user"] | {"label": name}
+        return entry
+
+    def point(self, name, **more):
+        """Keywords for a marker of this series."""
+        entry = self[name]
+        return {
+            "color": entry["colour"],
+            "marker": entry["marker"],
+            "label": entry["label"],
+            "linestyle": "none",
+        } | more
+
+
+def _figure(columns, rows=1, width=3.0, height=2.6):
+    import matplotlib.pyplot as plt
+
+    plt.close("all")
+    figure, axes = plt.subplots(rows, columns, figsize=(width * columns, height * rows), squeeze=False)
+    return figure, axes
+
+
+def _interval(axis, x, line, style, name, **more):
+    """A mark with its range."""
+    low, high = line["low"].to_numpy(), line["high"].to_numpy()
+    y = line["y"].to_numpy()
+    reach = np.clip(np.stack([y - low, high - y]), 0, None)
+    axis.errorbar(x, y, reach, capsize=1.5, elinewidth=0.8, markersize=4, **style.point(name, **more))
+
+
+def _legend_below(figure, axes):
+    handles = {}
+    for axis in np.ravel(axes):
+        for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
+            handles.setdefault(label, handle)
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4)
+
+
+def lorenz(frame, style, facts):
+    """Cloud, loss and parameter curves, attractors, and the error of every method at every size."""
+    errors = [panel for panel in frame["panel"].unique() if panel.startswith("error")]
+    style.need(frame[frame["panel"].isin(errors)]["series"])
+    figure, axes = _figure(4, 2)
+    top, bottom = axes
+    cloud = frame[frame["panel"] == "cloud"]
+    top[0].plot(cloud["x"], cloud["y"], ".", markersize=1, color=style["cloud"]["colour"], rasterized=True)
+    top[0].set(title="unordered points", xlabel="x", ylabel="z")
+    for axis, name in zip([top[1], top[2], top[3], bottom[0]], ["loss", *facts["names"]], strict=True):
+        panel = frame[frame["panel"] == f"path: {name}"]
+        for series, line in panel.groupby("series", sort=True):
+            if series == "truth":
+                axis.axhline(line["y"].iloc[0], color="black", linestyle="--", linewidth=1, label="true")
+            else:
+                axis.plot(line["x"], line["y"], linewidth=0.8, alpha=0.8)
+        label = "mean |residual|, 1/time" if name == "loss" else name
+        axis.set(title=f"plain recipe: {name}", xlabel="update", ylabel=label)
+    for axis, name in zip(bottom[1:2], ["attractor"], strict=True):
+        panel = frame[frame["panel"] == name]
+        for series, line in panel.groupby("series", sort=False):
+            entry = style[series]
+            dashes = {"truth": "-", "moments": ":"}.get(series, "-")
+            axis.plot(
+                line["x"], line["y"], dashes, linewidth=0.5, color=entry["colour"], label=entry["label"]
+            )
+        axis.set(title="noise-free attractor", xlabel="x", ylabel="z")
+        axis.legend(loc="upper center", fontsize=6)
+    for axis, panel in zip(bottom[2:], errors, strict=False):
+        _errors(axis, frame[frame["panel"] == panel], style, facts["names"])
+        axis.set(title=panel.removeprefix("error: "), ylabel="relative error, % (RMS; range of seeds)")
+    for axis in bottom[2 + len(errors) :]:
+        axis.axis("off")
+    _legend_below(figure, bottom[2:])
+    return figure
+
+
+def _errors(axis, panel, style, names):
+    series = list(dict.fromkeys(panel["series"]))
+    for place, name in enumerate(series):
+        line = panel[panel["series"] == name]
+        shift = (place - (len(series) - 1) / 2) * 0.11
+        _interval(axis, line["x"] + shift, line, style, name)
+    axis.set_yscale("log")
+    axis.set_xticks(range(len(names)), names)
+
+
+def bandwidth(frame, style, facts):
+    """Error against kernel width, one panel a parameter."""
+    style.need(frame["series"])
+    panels = list(dict.fromkeys(frame["panel"]))
+    figure, axes = _figure(len(panels))
+    for axis, panel in zip(axes[0], panels, strict=True):
+        mine = frame[frame["panel"] == panel]
+        for series, line in mine.groupby("series", sort=True):
+            entry = style[series]
+            axis.fill_between(
+                line["x"], line["low"], line["high"], color=entry["colour"], alpha=0.18, linewidth=0
+            )
+            axis.plot(
+                line["x"],
+                line["y"],
+                color=entry["colour"],
+                marker=entry["marker"],
+                markersize=3.5,
+                label=entry["label"],
+            )
+        axis.axhline(0, color="black", linestyle="--", linewidth=1)
+        axis.set_xscale("log")
+        axis.set_yscale("symlog", linthresh=2)
+        axis.set(title=panel, xlabel="kernel width h (units of the state)", ylabel="signed error, %")
+    _legend_below(figure, axes)
+    return figure
+
+
+def ornstein_uhlenbeck(frame, style, facts):
+    """One bar-like mark a method, one panel a dimension."""
+    style.need(frame["series"])
+    panels = list(dict.fromkeys(frame["panel"]))
+    figure, axes = _figure(len(panels), width=3.6)
+    for axis, panel in zip(axes[0], panels, strict=True):
+        mine = frame[frame["panel"] == panel]
+        series = list(dict.fromkeys(mine["series"]))
+        for place, name in enumerate(series):
+            _interval(axis, [place], mine[mine["series"] == name], style, name)
+        axis.set_xticks([])
+        axis.set_yscale("log")
+        axis.set(title=panel, ylabel="error of the rates, % (RMS; range of seeds)")
+    _legend_below(figure, axes)
+    return figure
+
+
+def cells_drift(frame, style, facts):
+    """W1 of every method for each transition, one panel a data set."""
+    marks = frame[~frame["series"].str.startswith("tick: ")]
+    style.need(marks["series"])
+    panels = list(dict.fromkeys(frame["panel"]))
+    figure, axes = _figure(len(panels), width=4.0, height=3.0)
+    for axis, panel in zip(axes[0], panels, strict=True):
+        mine = frame[frame["panel"] == panel]
+        ticks = mine[mine["series"].str.startswith("tick: ")]
+        series = list(dict.fromkeys(marks[marks["panel"] == panel]["series"]))
+        for place, name in enumerate(series):
+            line = mine[mine["series"] == name]
+            shift = (place - (len(series) - 1) / 2) * 0.085
+            _interval(axis, line["x"] + shift, line, style, name)
+        axis.axvline(ticks["x"].max() - 0.75, color="0.8", linewidth=0.8)
+        axis.set_xticks(ticks["x"], ticks["series"].str.removeprefix("tick: "))
+        axis.set_ylim(bottom=0)
+        splits = facts["splits"][panel]
+        axis.set(
+            title=f"{panel} ({splits} split{'s' if splits > 1 else ''})",
+            xlabel="predicted snapshot (t)",
+            ylabel=f"W1, {facts['units'][panel]}"[:60],
+        )
+    _legend_below(figure, axes)
+    return figure
+
+
+def page(frame, style, facts):
+    """One analysis: data and predictions, scores beside their floors, parameters."""
+    figure, axes = _figure(3, width=3.9, height=3.4)
+    data, scores, numbers = axes[0]
+    for series, line in frame[frame["panel"] == "cells"].groupby("series", sort=True):
+        entry = style["predicted" if series.startswith("predicted") else "cloud"]
+        label = series.replace("cloud", "held-out data")
+        data.plot(
+            line["x"],
+            line["y"],
+            ".",
+            markersize=2,
+            alpha=0.6,
+            color=entry["colour"],
+            label=label,
+            rasterized=True,
+        )
+    data.set(title=facts["title"], xlabel=facts["axes"][0], ylabel=facts["axes"][1])
+    data.legend(loc="best", markerscale=3)
+    panel = frame[frame["panel"] == "scores"]
+    for place, (name, line) in enumerate(panel.groupby("series", sort=False)):
+        _interval(scores, line["y"], line.assign(y=place, low=place, high=place), style, name)
+        entry = style[name]
+        scores.plot(line[["low", "high"]].iloc[0], [place, place], color=entry["colour"], linewidth=1)
+    labels = [style[name]["label"] for name in dict.fromkeys(panel["series"])]
+    scores.set_yticks(range(len(labels)), labels)
+    scores.invert_yaxis()
+    scores.set(title=facts["verdict"], xlabel=facts["score"])
+    panel = frame[frame["panel"] == "parameters"]
+    for place, (_, line) in enumerate(panel.groupby("series", sort=False)):
+        numbers.plot(line["y"], [place] * len(line), "o", markersize=3.5, color=style["user"]["colour"])
+        if np.isfinite(line["low"]).all():
+            numbers.plot(
+                line[["low", "high"]].iloc[0], [place, place], color=style["user"]["colour"], linewidth=1
+            )
+    names = list(dict.fromkeys(panel["series"]))
+    numbers.set_yticks(range(len(names)), names, fontsize=6 if len(names) > 15 else 7.5)
+    numbers.axvline(0, color="black", linewidth=0.6)
+    numbers.invert_yaxis()
+    numbers.set(title=facts["parameters"], xlabel=facts["parameter_axis"])
+    if not names:
+        numbers.axis("off")
+    return figure

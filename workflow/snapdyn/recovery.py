@@ -1,0 +1,92 @@
+"""Recovery studies: the same question put to many simulated data sets, and the answers against the truth."""
+
+import numpy as np
+import pandas as pd
+
+from snapdyn import metrics
+
+
+def truth_of(snapshots):
+    """name -> true value, from the system that simulated ``snapshots``."""
+    return snapshots.meta["system"]["parameters"]
+
+
+def tidy_parameters(model, *, fit, seed, truth=None):
+    """The ``parameters/1`` rows of one fitted model; NaN where there is no truth or no standard error."""
+    frame = model.parameters.copy()
+    frame["truth"] = frame["name"].map(truth or {}).astype(np.float64)
+    about = {"paper": fit.paper, "experiment": fit.experiment, "dataset": fit.dataset, "method": fit.method}
+    for place, (name, value) in enumerate((about | {"seed": seed}).items()):
+        frame.insert(place, name, value)
+    frame["seed"] = frame["seed"].astype(np.int64)
+    return frame
+
+
+def tidy_history(model, *, seed):
+    """The ``history/1`` rows of one fit: its recorded path, or the diagnostics of a direct solution."""
+    recorded = getattr(model, "history", None)
+    if recorded is None:
+        terms = getattr(model, "diagnostics", None) or {"done": 1.0}
+        recorded = {"member": 0, "step": 0, "term": list(terms), "value": [float(v) for v in terms.values()]}
+    frame = pd.DataFrame(recorded)
+    frame.insert(0, "seed", seed)
+    frame["split"] = "train"
+    whole = dict.fromkeys(("seed", "member", "step"), np.int64)
+    return frame[["seed", "member", "step", "term", "value", "split"]].astype(whole)
+
+
+def score(parameters, histories, sizes):
+    """Metrics of a recovery experiment.
+
+    Per seed and parameter: signed ``relative_error_<name>`` and, with standard errors, ``z_<name>``. Per seed
+    over all parameters: ``relative_rms_error``. For the paper's optimiser: ``relative_gap_to_l1``, how far
+    its end point is from the exact L1 minimum of the same loss, as a share of the parameters' size. For moments:
+    ``j_per_dof`` and ``j_p_value``.
+
+    Args:
+        parameters: the ``parameters/1`` rows of every data set and method.
+        histories: ``(dataset, method) -> history/1 frame``.
+        sizes: data set -> number of points.
+    Returns:
+        a ``metrics/1`` frame; ``split`` is train, since the truth is known.
+    """
+    keys = ["paper", "experiment", "dataset", "method", "seed"]
+    parts = []
+    for about, group in parameters.groupby(keys, sort=True):
+        values = {}
+        known = group[np.isfinite(group["truth"])]
+        errors = metrics.relative_error(known["estimate"].to_numpy(), known["truth"].to_numpy())
+        values |= {f"relative_error_{name}": e for name, e in zip(known["name"], errors, strict=True)}
+        scale = np.sqrt(np.mean(known["truth"] ** 2))
+        values["relative_rms_error"] = float(
+            np.sqrt(np.mean((known["estimate"] - known["truth"]) ** 2)) / scale
+        )
+        with_error = known[np.isfinite(known["std_error"])]
+        for line in with_error.itertuples():
+            values[f"z_{line.name}"] = (line.estimate - line.truth) / line.std_error
+        identity = dict(zip(keys, about, strict=True))
+        if about[3] == "kde-adam":
+            values |= _gap_to_l1(parameters, identity, known)
+        if about[3] == "moments":
+            values |= _j_test(histories[about[2], about[3]], about[4])
+        n = sizes[about[2]]
+        parts.append(metrics.rows(values, split="train", unit="1", n=n, **identity))
+    return pd.concat(parts, ignore_index=True)
+
+
+def _gap_to_l1(parameters, identity, mine):
+    same = identity | {"method": "kde-l1"}
+    rows = np.logical_and.reduce([parameters[key] == value for key, value in same.items()])
+    if not rows.any():
+        return {}
+    exact = parameters[rows].set_index("name")["estimate"].reindex(mine["name"]).to_numpy()
+    return {
+        "relative_gap_to_l1": float(
+            np.abs(mine["estimate"].to_numpy() - exact).max() / np.abs(mine["truth"]).max()
+        )
+    }
+
+
+def _j_test(history, seed):
+    terms = history[history["seed"] == seed].set_index("term")["value"]
+    return {"j_per_dof": terms["j_statistic"] / terms["j_dof"], "j_p_value": terms["j_p_value"]}

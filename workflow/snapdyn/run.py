@@ -1,0 +1,298 @@
+"""What a job does before its first line of science: log, seeds, threads, device, provenance, watchdog.
+
+Only the standard library is imported here, so that an ImportError of anything else reaches the log.
+"""
+
+import io
+import logging
+import os
+import platform
+import signal
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from functools import cache, cached_property
+from pathlib import Path
+
+from snapdyn import __version__
+
+JOBS_LOCK = Path(".snakemake") / "snapdyn.jobs"  # shared by every running job; see snapdyn.launch
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
+
+for _name in THREAD_VARIABLES:  # numerical libraries read them once, when they are imported
+    os.environ.setdefault(_name, "1")
+
+
+class Job:
+    """What a script may ask of its surroundings.
+
+    Attributes:
+        log: the job's logger; its lines go to the rule's log file.
+        threads: threads that the rule was given, for :func:`parallel`.
+        rng: numpy ``Generator`` seeded with the rule's parameter ``seed`` (0 where there is none).
+    """
+
+    def __init__(self, snakemake, log):
+        import numpy as np
+
+        self.log = log
+        self.threads = snakemake.threads
+        self._seed = int(snakemake.params.get("seed", 0))
+        self._device_asked = snakemake.config.get("device", "auto")
+        self.rng = np.random.default_rng(self._seed)
+        self._seed_globals()
+
+    def _seed_globals(self):
+        """Seed what libraries draw from behind our back; torch's only where it is in use."""
+        import random
+
+        import numpy as np
+
+        random.seed(self._seed)
+        np.random.seed(self._seed % 2**32)  # noqa: NPY002 - the global state is the point
+        if "torch" in sys.modules:
+            sys.modules["torch"].manual_seed(self._seed)
+
+    @cached_property
+    def device(self):
+        """The torch device of this job, ``"cpu"`` or ``"cuda"``; asking for it imports and seeds torch."""
+        device, why = choose_device(self._device_asked)
+        self._seed_globals()
+        _witness(device=device, device_because=why)
+        self.log.info("device %s: %s", device, why)
+        return device
+
+    def progress(self, iterable_or_total, label):
+        """A tqdm that draws a bar on a terminal and always leaves a plain line in the log now and then.
+
+        Args:
+            iterable_or_total: what to iterate over, or how many ``update()`` calls to expect.
+        """
+        counted = isinstance(iterable_or_total, int)
+        given = {"total": iterable_or_total} if counted else {"iterable": iterable_or_total}
+        return _progress_class()(**given, desc=label, log=self.log)
+
+
+@contextmanager
+def job(snakemake):
+    """Everything around a job; use as ``with run.job(snakemake) as job:`` and import inside the block.
+
+    The log file gets a header at once, then logging, warnings and the full traceback of whatever ends
+    the block. An error ends the process with status 1 and one line on stderr.
+    """
+    if not snakemake.log:
+        raise ValueError(f"rule {snakemake.rule} has no 'log:'; give it one, or it cannot say why it failed")
+    began, started = time.perf_counter(), datetime.now(UTC).isoformat(timespec="seconds")
+    wildcards = dict(snakemake.wildcards.items())
+    with _logging_to(snakemake.log[0]) as log, _dying_with_parent(log), _counted_as_running():
+        log.info("rule %s %s, snapdyn %s, %s", snakemake.rule, wildcards, __version__, started)
+        previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
+        try:
+            _witness(
+                rule=snakemake.rule,
+                wildcards=wildcards,
+                started=started,
+                wall_s=lambda: round(time.perf_counter() - began, 3),
+                commit=lambda: _commit().removesuffix("-dirty") or None,
+                dirty=lambda: _commit().endswith("-dirty"),
+                versions=_versions,
+                host=platform.node(),
+                platform=platform.platform(),
+                device="not asked for",
+            )
+            yield Job(snakemake, log)
+            log.info("done in %.1f s", time.perf_counter() - began)
+        except KeyboardInterrupt:
+            log.error("interrupted")
+            raise SystemExit(130) from None
+        except Exception as error:
+            log.exception("failed after %.1f s", time.perf_counter() - began)
+            message = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+            print(f"rule {snakemake.rule}: {message} (log: {snakemake.log[0]})", file=sys.stderr)
+            raise SystemExit(1) from None
+        finally:
+            signal.signal(signal.SIGTERM, previous)
+
+
+def parallel(function, items, threads):
+    """Map ``function`` over ``items`` on a pool of threads.
+
+    Returns:
+        the results in the order of ``items``, so that summing them gives the same bits for any ``threads``.
+    """
+    if threads <= 1:
+        return [function(item) for item in items]
+    with ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(function, items))
+
+
+def choose_device(asked):
+    """Resolve ``device: auto | cpu | cuda`` and make torch's answers repeatable there.
+
+    Returns:
+        ``"cpu"`` or ``"cuda"``, and why.
+    """
+    if asked not in ("auto", "cpu", "cuda"):
+        raise ValueError(f"device must be auto, cpu or cuda, got {asked!r}")
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
+    import torch
+
+    torch.set_num_threads(1)  # one thread is what makes the CPU repeatable; see parallel
+    if asked == "cpu":
+        return "cpu", "the configuration says cpu"
+    fault = _cuda_fault(torch)
+    if fault is None:
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.utils.deterministic.fill_uninitialized_memory = False  # a debugging aid that costs time
+        return "cuda", f"{asked}: {torch.cuda.get_device_name(0)}"
+    if asked == "cuda":
+        raise ValueError(f"device: cuda was asked for, but {fault}; set device: auto or cpu, or mend that")
+    return "cpu", f"auto: {fault}"
+
+
+def _cuda_fault(torch):
+    """Why CUDA cannot be used, or None if it can."""
+    if not torch.cuda.is_available():
+        return "torch sees no GPU" if torch.version.cuda else "the installed torch is a CPU build"
+    try:
+        torch.ones(1, device="cuda").item()  # a GPU may be listed and yet be busy, full or too old
+    except RuntimeError as error:
+        return f"the GPU does not answer ({str(error).splitlines()[0]})"
+    return None
+
+
+def _progress_class():
+    """A tqdm class that reports to a logger; built on demand to keep this module's imports light."""
+    from tqdm import tqdm
+
+    class Progress(tqdm):
+        seconds_between_lines = 5.0
+
+        def __init__(self, *args, log, **kwargs):
+            self._log, self._last = log, time.monotonic()
+            self._terminal = sys.stderr.isatty()
+            target = sys.stderr if self._terminal else io.StringIO()
+            super().__init__(*args, file=target, leave=False, mininterval=0.5, miniters=1, **kwargs)
+
+        def display(self, msg=None, pos=None):
+            if self._terminal:
+                super().display(msg, pos)
+            if time.monotonic() - self._last >= self.seconds_between_lines:
+                self._say()
+
+        def close(self):
+            if not self.disable:
+                self._say()
+            super().close()
+
+        def _say(self):
+            self._last = time.monotonic()
+            form = "{desc}: {n_fmt}/{total_fmt}, {rate_fmt}, {elapsed} gone, {remaining} left"
+            self._log.info(self.format_meter(**self.format_dict | {"bar_format": form}))
+
+    return Progress
+
+
+@contextmanager
+def _logging_to(path):
+    """Send logging and warnings, and nothing else, to a fresh file at ``path``."""
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    handler = logging.FileHandler(path, mode="w", encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S"))
+    root = logging.getLogger()
+    level = root.level
+    root.addHandler(handler)
+    root.setLevel(logging.INFO)
+    logging.captureWarnings(True)
+    try:
+        yield logging.getLogger("snapdyn")
+    finally:
+        logging.captureWarnings(False)
+        root.setLevel(level)
+        root.removeHandler(handler)
+        handler.close()
+
+
+@contextmanager
+def _dying_with_parent(log):
+    """End this process within about a second of the one that ``SNAPDYN_PARENT`` names.
+
+    A killed Snakemake leaves its jobs running, and they would write into the next run's results.
+    """
+    if "SNAPDYN_PARENT" not in os.environ:
+        yield
+        return
+    parent, over = int(os.environ["SNAPDYN_PARENT"]), threading.Event()
+    born = process_start(parent)
+
+    def watch():
+        while born is not None and process_start(parent) == born:
+            if over.wait(1.0):
+                return
+        log.error("process %s, which started this job, is gone; so the job ends here", parent)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+    try:
+        yield
+    finally:
+        over.set()
+
+
+def process_start(pid):
+    """When process ``pid`` began, which tells it from a later one of that number; None if it is gone."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return None if fields[0] in "ZX" else fields[19]  # a killed process may linger as a zombie
+    except OSError:
+        if Path("/proc/self").exists():
+            return None
+    import psutil
+
+    with suppress(psutil.NoSuchProcess):
+        process = psutil.Process(pid)
+        if process.status() != psutil.STATUS_ZOMBIE:
+            return process.create_time()
+    return None
+
+
+@contextmanager
+def _counted_as_running():
+    """Hold a shared lock for as long as the job runs, so that the next launch can wait for orphans."""
+    handle = None
+    with suppress(ImportError, OSError):  # without flock, or outside a Snakemake folder, nobody waits
+        import fcntl
+
+        handle = JOBS_LOCK.open("a")
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    try:
+        yield
+    finally:
+        if handle:
+            handle.close()
+
+
+def _witness(**facts):
+    from snapdyn import artifacts
+
+    artifacts.witness(**facts)
+
+
+@cache
+def _commit():
+    """The commit of the checkout this package stands in, with ``-dirty`` if it was edited; or nothing."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    with suppress(OSError, subprocess.SubprocessError):
+        here = Path(__file__).parent
+        return subprocess.run(command, cwd=here, capture_output=True, text=True, check=True).stdout.strip()
+    return ""
+
+
+def _versions():
+    loaded = ("numpy", "scipy", "pandas", "pyarrow", "torch")
+    found = {name: sys.modules[name].__version__ for name in loaded if name in sys.modules}
+    return {"snapdyn": __version__, "python": platform.python_version()} | found

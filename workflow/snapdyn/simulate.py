@@ -1,0 +1,139 @@
+"""Simulate systems: independent trajectories by Euler-Maruyama, recorded as unordered snapshots."""
+
+import math
+
+import numpy as np
+import torch
+
+from snapdyn.snapshots import Snapshots
+
+# Trajectories that run side by side. Large enough to hide Python's cost per step, small enough for the
+# state to stay in the cache; fixed, so that results depend neither on threads nor on memory.
+BLOCK = 8192
+NOISE_STEPS = 32
+
+
+def euler_maruyama(rate, x, *, steps, dt, diffusivity, generator):
+    """Advance states by ``steps`` steps of dX = f dt + sqrt(2 D) dW, in place.
+
+    The state is float64 and the increments are float32: drawing normal deviates is most of the cost, and
+    their rounding is far below the error of a step.
+
+    Args:
+        rate: drift of states ``(dim, n)``.
+        x: states ``(dim, n)``, overwritten.
+        dt: step in time units; the stationary law is off by O(dt).
+        generator: torch generator on the device of ``x``.
+    Equation: ``euler-maruyama``
+    """
+    noise = torch.empty(min(NOISE_STEPS, max(steps, 1)), *x.shape, dtype=torch.float32, device=x.device)
+    amplitude = math.sqrt(2 * diffusivity * dt)
+    for step in range(steps):
+        if step % NOISE_STEPS == 0:
+            noise.normal_(generator=generator)
+        x.add_(rate(x), alpha=dt).add_(noise[step % NOISE_STEPS], alpha=amplitude)
+    if not torch.isfinite(x).all():
+        lost = int((~torch.isfinite(x).all(0)).sum())
+        raise ValueError(
+            f"{lost} of {x.shape[1]} trajectories left the finite numbers; take a smaller dt than {dt}"
+        )
+    return x
+
+
+def stationary_cloud(system, n, *, dt, burn, seed, per_trajectory=1, gap=0.0, device="cpu", progress=iter):
+    """``n`` unordered states of ``system`` after a transient.
+
+    Args:
+        burn: time before the first record; long enough to forget the start.
+        per_trajectory: records taken from each trajectory, ``gap`` apart in time. 1 makes every state
+            independent, which standard errors assume.
+        progress: wraps the iterable of blocks, to show how far the run is.
+    Returns:
+        states ``(n, dim)`` in a random order.
+    """
+    trajectories = -(-n // per_trajectory)
+    sizes = [min(BLOCK, trajectories - start) for start in range(0, trajectories, BLOCK)]
+    seeds = np.random.SeedSequence(seed).spawn(len(sizes) + 1)
+    records = []
+    for size, block_seed in progress(list(zip(sizes, seeds, strict=False))):
+        generator = torch.Generator(device).manual_seed(int(block_seed.generate_state(1, np.uint64)[0] >> 1))
+        x = system.initial(size, generator, device)
+        for record in range(per_trajectory):
+            steps = round((gap if record else burn) / dt)
+            euler_maruyama(
+                system.rate, x, steps=steps, dt=dt, diffusivity=system.diffusivity, generator=generator
+            )
+            records.append(x.T.cpu().numpy().copy())
+    cloud = np.concatenate(records)
+    return np.random.default_rng(seeds[-1]).permutation(cloud)[:n]
+
+
+def timed_snapshots(system, n, times, *, dt, seed, start=None, device="cpu"):
+    """Independent populations of ``n`` particles, each seen once at one of ``times``.
+
+    Args:
+        start: function ``(n, rng) -> (n, dim)`` that draws the population at ``times[0]``; the system's own
+            starting states without it.
+    Returns:
+        states ``(len(times) n, dim)`` and their times ``(len(times) n,)``.
+    """
+    clouds = []
+    for time, child in zip(times, np.random.SeedSequence(seed).spawn(len(times)), strict=True):
+        generator = torch.Generator(device).manual_seed(int(child.generate_state(1, np.uint64)[0] >> 1))
+        if start is None:
+            x = system.initial(n, generator, device)
+        else:
+            x = torch.from_numpy(np.ascontiguousarray(start(n, np.random.default_rng(child)).T)).to(device)
+        steps = round((time - times[0]) / dt)
+        euler_maruyama(
+            system.rate, x, steps=steps, dt=dt, diffusivity=system.diffusivity, generator=generator
+        )
+        clouds.append(x.T.cpu().numpy().copy())
+    return np.concatenate(clouds), np.repeat(np.asarray(times, dtype=np.float64), n)
+
+
+def system_snapshots(
+    system,
+    n,
+    *,
+    dataset,
+    seed,
+    spec,
+    dt=None,
+    burn=None,
+    per_trajectory=1,
+    gap=0.0,
+    device="cpu",
+    progress=iter,
+):
+    """One stationary cloud of ``system`` as :class:`Snapshots`, all of it for training.
+
+    Exact draws where the system has a sampler and ``dt`` is not given; otherwise a simulation.
+    """
+    if dt is None and system.has_density:
+        x = system.sample(n, np.random.default_rng(seed))
+    elif dt is None or burn is None:
+        raise ValueError(f"{dataset}: this system has no exact sampler, so give dt and burn")
+    else:
+        x = stationary_cloud(
+            system,
+            n,
+            dt=dt,
+            burn=burn,
+            seed=seed,
+            per_trajectory=per_trajectory,
+            gap=gap,
+            device=device,
+            progress=progress,
+        )
+    meta = {
+        "dataset": dataset,
+        "dim": system.dim,
+        "axes": list(system.axes),
+        "space": "state of the system",
+        "time_unit": "time unit",
+        "seed": seed,
+        "system": spec | {"parameters": system.parameters, "diffusivity": system.diffusivity},
+        "equations": ["sde", "euler-maruyama"],
+    }
+    return Snapshots.build(x, meta=meta)

@@ -1,0 +1,91 @@
+"""How well a drift explains one stationary cloud: the weak form on held-out points, against a linear drift.
+
+For the true drift, the generator applied to any test function averages to zero over the cloud. "No movement"
+means nothing here, so the null is the best linear (Ornstein-Uhlenbeck) drift with the same diffusivity.
+"""
+
+import numpy as np
+import pandas as pd
+import torch
+
+from snapdyn import drifts, metrics, moments, verdict
+
+DEGREE = 3
+
+
+def generator_residuals(drift, diffusivity, tests, x):
+    r"""L phi_a at every point for unit-variance tests: ``(n, tests)``, in 1 / time.
+
+    Args:
+        drift: values f(x) ``(n, dim)``.
+        tests: :class:`snapdyn.moments.Tests`.
+    Equation: ``weak-form``
+    """
+    points = torch.from_numpy(np.ascontiguousarray(x))
+    _, gradient, laplacian = tests(points)
+    values = torch.einsum("nd,ndk->nk", torch.from_numpy(np.ascontiguousarray(drift)), gradient)
+    return (values + diffusivity * laplacian).numpy()
+
+
+def linear_drift(x, diffusivity):
+    """The best linear drift of a cloud: least squares in the weak form, rotations that it cannot see left out.
+
+    Returns:
+        a function of states ``(n, dim)``.
+    """
+    points = torch.from_numpy(np.ascontiguousarray(x))
+    library = drifts.affine(x.shape[1], axes=[f"x{i}" for i in range(x.shape[1])])
+    cloud = moments.Cloud(library, moments.Tests.monomials(points, 2), points)
+    equations = moments.MomentEquations([cloud], diffusivity=diffusivity)
+    design, rest = equations.system()
+    norm = design.norm(dim=1)
+    scale = (design / norm[:, None]).norm(dim=0)
+    theta = torch.linalg.pinv(design / norm[:, None] / scale, rtol=0.05) @ (rest / norm) / scale
+
+    return lambda states: library(theta, torch.from_numpy(np.ascontiguousarray(states))).numpy()
+
+
+def diffusivity_of(model, given):
+    """D that goes with the model's drift: its own if it estimated one, else the one that was given."""
+    own = getattr(model, "diffusivity", None)
+    return float(own) if own is not None else float(given)
+
+
+def residual_pair(model, snapshots, diffusivity):
+    """Residuals of the model and of the linear null at the held-out points, two arrays ``(n, tests)``."""
+    train, test = snapshots.select(split="train").x, snapshots.select(split="test").x
+    tests = moments.Tests.monomials(torch.from_numpy(train), DEGREE)
+    null = linear_drift(train, diffusivity)
+    ours = model.drift(np.zeros(len(test)), test)
+    return (
+        generator_residuals(ours, diffusivity, tests, test),
+        generator_residuals(null(test), diffusivity, tests, test),
+    )
+
+
+def evaluate(pairs, *, identity, seeds, rows, rng):
+    """Metrics and verdict of a method on stationary clouds.
+
+    ``weak_form_residual`` is the root mean square over tests of mean(L phi) in units of its sampling noise: about
+    1 for a drift that explains the cloud, however many points; larger for one that does not.
+
+    Args:
+        pairs: for each seed the two arrays of :func:`residual_pair`.
+        rows: source rows of the held-out points of each seed.
+    Returns:
+        a ``metrics/1`` frame with the method and its null ``linear-drift``, and the verdict.
+    """
+    parts = []
+    for seed, (ours, null) in zip(seeds, pairs, strict=True):
+        for method, residuals in ((identity["method"], ours), ("linear-drift", null)):
+            value = {"weak_form_residual": standardised(residuals)}
+            about = identity | {"method": method, "seed": seed}
+            parts.append(metrics.rows(value, split="test", unit="sampling noise", n=len(residuals), **about))
+    answer = verdict.stationary_gain([p[0] for p in pairs], [p[1] for p in pairs], rows=rows, rng=rng)
+    return pd.concat(parts, ignore_index=True), answer
+
+
+def standardised(residuals):
+    """Root mean square of the tests' mean residuals over their standard errors."""
+    error = residuals.std(0, ddof=1) / np.sqrt(len(residuals))
+    return float(np.sqrt(np.mean((residuals.mean(0) / np.maximum(error, 1e-300)) ** 2)))

@@ -1,0 +1,334 @@
+"""Systems with a known law: the drift that we simulate, and the exact answers that we test against.
+
+A system is dX = f(X) dt + sqrt(2 D) dW (label ``sde``). It carries its drift as an affine function of its
+parameters, its divergence and, where there is one, its stationary density.
+"""
+
+import difflib
+import math
+
+import numpy as np
+import torch
+from scipy.linalg import solve_continuous_lyapunov
+from torch import Tensor
+
+from snapdyn import drifts
+
+
+class System:
+    """Base of all systems.
+
+    Attributes:
+        dim, axes: number and names of the coordinates.
+        diffusivity: D in length^2 / time.
+        parameters: name -> true value of what the estimators have to find.
+        terms: the drift as :class:`snapdyn.drifts.AffineDrift` in those parameters.
+    """
+
+    axes: tuple
+    diffusivity: float
+    parameters: dict
+    terms: drifts.AffineDrift
+    has_density = False
+
+    @property
+    def dim(self):
+        return len(self.axes)
+
+    @property
+    def truth(self):
+        """The parameters as a vector ``(count,)``."""
+        return torch.tensor(list(self.parameters.values()), dtype=torch.float64)
+
+    def rate(self, x: Tensor) -> Tensor:
+        """Drift of states laid out one component a row, ``(dim, n)``: the form that simulates fastest."""
+        raise NotImplementedError
+
+    def drift(self, t, x: Tensor) -> Tensor:
+        """f(x) ``(n, dim)``; the systems here do not depend on ``t``."""
+        return self.rate(x.T).T
+
+    def divergence(self, t, x: Tensor) -> Tensor:
+        """div f(x) ``(n,)``."""
+        return self.terms.divergence(self.truth.to(x), x)
+
+    def log_prob(self, t, x: Tensor) -> Tensor:
+        """Stationary log-density ``(n,)`` in nats, where ``has_density``."""
+        raise NotImplementedError(f"{type(self).__name__} has no stationary density in closed form")
+
+    def score(self, t, x: Tensor) -> Tensor:
+        """grad log p ``(n, dim)`` of the stationary density."""
+        x = x.detach().requires_grad_()
+        return torch.autograd.grad(self.log_prob(t, x).sum(), x)[0]
+
+    def sample(self, n, rng) -> np.ndarray:
+        """``n`` exact independent draws ``(n, dim)`` from the stationary density, where ``has_density``."""
+        raise NotImplementedError(f"{type(self).__name__} has no exact sampler: simulate it")
+
+    def initial(self, n, generator, device) -> Tensor:
+        """Starting states ``(dim, n)`` for a simulation."""
+        return torch.randn(self.dim, n, generator=generator, dtype=torch.float64, device=device)
+
+
+def _named(names, fields, divergences, known, known_divergence, dim):
+    """An AffineDrift from lists of one-field functions of ``x (n, dim)``."""
+    return drifts.AffineDrift(
+        dim,
+        tuple(names),
+        ("1/time unit",) * len(names),
+        lambda x: torch.stack([field(x) for field in fields], 1),
+        lambda x: torch.stack([divergence(x) for divergence in divergences], 1),
+        known,
+        known_divergence,
+        fixes_clock=True,
+    )
+
+
+def _constant(value):
+    return lambda x: torch.full_like(x[:, 0], value)
+
+
+class Lorenz(System):
+    """The Lorenz system with isotropic noise; sigma, rho and beta unknown.
+
+    Equation: ``lorenz``
+    """
+
+    axes = ("x", "y", "z")
+
+    def __init__(self, *, diffusivity, sigma=10.0, rho=28.0, beta=8 / 3):
+        self.diffusivity = diffusivity
+        self.parameters = {"sigma": sigma, "rho": rho, "beta": beta}
+
+        def field(*columns):
+            return lambda x: torch.stack(columns_of(x, columns), 1)
+
+        def columns_of(x, columns):
+            return [column(*x.unbind(1)) for column in columns]
+
+        def nothing(x, y, z):
+            return torch.zeros_like(x)
+
+        self.terms = _named(
+            self.parameters,
+            [
+                field(lambda x, y, z: y - x, nothing, nothing),
+                field(nothing, lambda x, y, z: x, nothing),
+                field(nothing, nothing, lambda x, y, z: -z),
+            ],
+            [_constant(-1.0), _constant(0.0), _constant(-1.0)],
+            field(nothing, lambda x, y, z: -y - x * z, lambda x, y, z: x * y),
+            _constant(-1.0),
+            3,
+        )
+
+    def rate(self, state):
+        x, y, z = state
+        sigma, rho, beta = self.parameters.values()
+        return torch.stack([sigma * (y - x), x * (rho - z) - y, x * y - beta * z])
+
+    def initial(self, n, generator, device):
+        spread = torch.tensor([[8.0], [9.0], [8.0]], dtype=torch.float64, device=device)
+        centre = torch.tensor([[0.0], [0.0], [24.0]], dtype=torch.float64, device=device)
+        return centre + spread * super().initial(n, generator, device)
+
+
+class OrnsteinUhlenbeck(System):
+    """A linear system with rotation: f = -(S - R) x, S symmetric and unknown, R antisymmetric and known.
+
+    The whole matrix cannot be told from a stationary cloud: adding a field that circulates along the level
+    sets of the density changes nothing. With R given, S is determined (``ou-stationary``).
+    ``S_ij = rate * coupling^|i-j|``, ``R`` has ``rotation`` above its diagonal.
+
+    Equation: ``ou-stationary``
+    """
+
+    has_density = True
+
+    def __init__(self, *, diffusivity, dim=2, rate=1.0, coupling=0.4, rotation=0.8):
+        self.diffusivity = diffusivity
+        self.axes = tuple(f"x{i}" for i in range(dim))
+        index = torch.arange(dim)
+        symmetric = rate * coupling ** (index[:, None] - index[None, :]).abs().double()
+        above = torch.diag(torch.full((dim - 1,), float(rotation), dtype=torch.float64), 1)
+        turn = above - above.T
+        self.matrix = symmetric - turn
+        self.covariance = torch.from_numpy(
+            solve_continuous_lyapunov(self.matrix.numpy(), 2 * diffusivity * np.eye(dim))
+        )
+        pairs = [(i, j) for i in range(dim) for j in range(i, dim)]
+        self.parameters = {f"s{i}{j}": float(symmetric[i, j]) for i, j in pairs}
+        basis = torch.zeros(len(pairs), dim, dim, dtype=torch.float64)
+        for k, (i, j) in enumerate(pairs):
+            basis[k, i, j] = basis[k, j, i] = -1.0
+        traces = basis.diagonal(dim1=1, dim2=2).sum(1)
+        self.terms = drifts.AffineDrift(
+            dim,
+            tuple(self.parameters),
+            ("1/time unit",) * len(pairs),
+            lambda x: torch.einsum("kij,nj->nki", basis.to(x), x),
+            lambda x: traces.to(x).expand(len(x), -1),
+            lambda x: x @ turn.to(x).T,
+            _constant(0.0),
+            fixes_clock=bool(rotation),
+        )
+
+    def rate(self, x):
+        return -self.matrix.to(x) @ x
+
+    def log_prob(self, t, x):
+        normal = torch.distributions.MultivariateNormal(
+            torch.zeros(self.dim).to(x), covariance_matrix=self.covariance.to(x)
+        )
+        return normal.log_prob(x)
+
+    def sample(self, n, rng):
+        return rng.multivariate_normal(np.zeros(self.dim), self.covariance.numpy(), n, method="cholesky")
+
+
+class Hopf(System):
+    """The Hopf normal form: growth a, saturation b, and a known clockwise turn at angular speed ``turn``.
+
+    The turn runs along the level sets of the density, so the cloud cannot show it; a and b it can.
+
+    Equation: ``hopf-density``
+    """
+
+    axes = ("x", "y")
+    has_density = True
+
+    def __init__(self, *, diffusivity, growth=1.0, saturation=1.0, turn=1.0):
+        self.diffusivity = diffusivity
+        self.parameters = {"growth": growth, "saturation": saturation}
+        self.turn = turn
+
+        def square(x):
+            return x.square().sum(1)
+
+        self.terms = _named(
+            self.parameters,
+            [lambda x: x, lambda x: -square(x)[:, None] * x],
+            [_constant(2.0), lambda x: -4 * square(x)],
+            lambda x: turn * torch.stack([x[:, 1], -x[:, 0]], 1),
+            _constant(0.0),
+            2,
+        )
+
+    def rate(self, state):
+        x, y = state
+        a, b = self.parameters.values()
+        radial = a - b * (x * x + y * y)
+        return torch.stack([x * radial + self.turn * y, y * radial - self.turn * x])
+
+    @property
+    def _square_law(self):
+        """r^2 is normal with this mean and standard deviation, cut off at 0."""
+        a, b = self.parameters.values()
+        return a / b, math.sqrt(2 * self.diffusivity / b)
+
+    def log_prob(self, t, x):
+        mean, sd = self._square_law
+        above = 0.5 * math.erfc(-mean / sd / math.sqrt(2))
+        normaliser = math.log(math.pi * sd * math.sqrt(2 * math.pi) * above)
+        return -0.5 * ((x.square().sum(1) - mean) / sd).square() - normaliser
+
+    def sample(self, n, rng):
+        from scipy.stats import truncnorm
+
+        mean, sd = self._square_law
+        radius = np.sqrt(truncnorm.rvs(-mean / sd, np.inf, mean, sd, size=n, random_state=rng))
+        angle = rng.uniform(0, 2 * np.pi, n)
+        return np.stack([radius * np.cos(angle), radius * np.sin(angle)], 1)
+
+
+class DoubleWell(System):
+    """Two wells along x, a parabola along y: f = (a x - b x^3, -c y), the gradient of a potential.
+
+    Equation: ``double-well-density``
+    """
+
+    axes = ("x", "y")
+    has_density = True
+
+    def __init__(self, *, diffusivity, slope=1.0, barrier=1.0, stiffness=1.0):
+        self.diffusivity = diffusivity
+        self.parameters = {"slope": slope, "barrier": barrier, "stiffness": stiffness}
+
+        def along(x_part=None, y_part=None):
+            def field(x):
+                zero = torch.zeros_like(x[:, 0])
+                parts = (x_part(x[:, 0]) if x_part else zero, y_part(x[:, 1]) if y_part else zero)
+                return torch.stack(parts, 1)
+
+            return field
+
+        self.terms = _named(
+            self.parameters,
+            [along(lambda x: x), along(lambda x: -(x**3)), along(None, lambda y: -y)],
+            [_constant(1.0), lambda x: -3 * x[:, 0].square(), _constant(-1.0)],
+            torch.zeros_like,
+            _constant(0.0),
+            2,
+        )
+
+    def rate(self, state):
+        x, y = state
+        a, b, c = self.parameters.values()
+        return torch.stack([a * x - b * x**3, -c * y])
+
+    def potential(self, t, x):
+        """V with f = -grad V ``(n,)``, in length^2 / time."""
+        a, b, c = self.parameters.values()
+        return -a * x[:, 0] ** 2 / 2 + b * x[:, 0] ** 4 / 4 + c * x[:, 1] ** 2 / 2
+
+    def _grid(self):
+        a, b, _ = self.parameters.values()
+        edge = math.sqrt(a / b) + 6 * self.diffusivity**0.25 / b**0.25 + 1
+        return np.linspace(-edge, edge, 20001)
+
+    def _weights(self, grid):
+        a, b, _ = self.parameters.values()
+        return np.exp((a * grid**2 / 2 - b * grid**4 / 4 - a * a / (4 * b)) / self.diffusivity)
+
+    def log_prob(self, t, x):
+        a, b, c = self.parameters.values()
+        grid = self._grid()
+        mass = np.trapezoid(self._weights(grid), grid) * math.sqrt(2 * math.pi * self.diffusivity / c)
+        return -(self.potential(t, x) + a * a / (4 * b)) / self.diffusivity - math.log(mass)
+
+    def sample(self, n, rng):
+        grid = self._grid()
+        below = np.cumsum(self._weights(grid))
+        x = np.interp(rng.uniform(size=n), below / below[-1], grid)
+        return np.stack([x, rng.normal(0, math.sqrt(self.diffusivity / self.parameters["stiffness"]), n)], 1)
+
+
+SYSTEMS = {
+    "lorenz": Lorenz,
+    "ornstein-uhlenbeck": OrnsteinUhlenbeck,
+    "hopf": Hopf,
+    "double-well": DoubleWell,
+}
+
+
+def build(name, **parameters):
+    """The registered system ``name`` with these parameters.
+
+    Raises:
+        ValueError: unknown name or parameter (with the nearest one), or a diffusivity that is not positive.
+    """
+    if name not in SYSTEMS:
+        near = difflib.get_close_matches(name, SYSTEMS, 1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"unknown system {name!r}{hint} (known: {list(SYSTEMS)})")
+    cls = SYSTEMS[name]
+    allowed = list(cls.__init__.__kwdefaults__ or {})
+    parameters = {"diffusivity": 1.0, **parameters}
+    if "dim" not in allowed:
+        parameters.pop("dim", None)
+    unknown = sorted(set(parameters) - {"diffusivity", *allowed})
+    if unknown:
+        raise ValueError(f"system {name!r} has no parameters {unknown}; it takes {['diffusivity', *allowed]}")
+    if not parameters["diffusivity"] > 0:
+        raise ValueError(f"diffusivity must be above 0, got {parameters['diffusivity']}")
+    return cls(**parameters)
