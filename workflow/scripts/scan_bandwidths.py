@@ -14,6 +14,4 @@ with run.job(snakemake) as job:
     for path in job.progress(snakemake.input.snapshots, "seeds"):
         snapshots = Snapshots.from_frame(*artifacts.read(path, "snapshots/1"))
         parts.append(scan.bandwidths(snapshots, fits, widths, device=job.device, threads=job.threads))
-    artifacts.write(
-        pd.concat(parts), snakemake.output.parameters, "parameters/1", {"bandwidths": list(widths)}
-    )
+    artifacts.write(pd.concat(parts), snakemake.output.parameters, "parameters/1", {"bandwidths": list(widths)})

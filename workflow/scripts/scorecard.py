@@ -18,9 +18,7 @@ with run.job(snakemake) as job:
         skipped=snakemake.params.skipped,
         full=name == "full",
     )
-    verdicts = {
-        Path(path).parent.name: json.loads(Path(path).read_text()) for path in snakemake.input.verdicts
-    }
+    verdicts = {Path(path).parent.name: json.loads(Path(path).read_text()) for path in snakemake.input.verdicts}
     text = scorecard.verdicts_to_markdown(verdicts) + scorecard.to_markdown(frame)
     artifacts.write(frame, snakemake.output.frame, "scorecard/1", {"run": name})
     artifacts.write_text(text, snakemake.output.text)

@@ -53,9 +53,7 @@ CONTRACTS = {
         {"row": INT, "t": FLOAT, "split": TEXT, "weight": FLOAT, "x*": FLOAT}, {}, frozenset({"t"}), ("row",)
     ),
     "trajectories/1": Contract({"particle": INT, "step": INT, "t": FLOAT, "x*": FLOAT}, {}),
-    "couplings/1": Contract(
-        {"t_from": FLOAT, "t_to": FLOAT, "row_from": INT, "row_to": INT, "weight": FLOAT}, {}
-    ),
+    "couplings/1": Contract({"t_from": FLOAT, "t_to": FLOAT, "row_from": INT, "row_to": INT, "weight": FLOAT}, {}),
     "field/1": Contract(
         {"t": FLOAT, "x*": FLOAT},
         {"log_prob": FLOAT, "score*": FLOAT, "velocity*": FLOAT, "flux*": FLOAT, "residual": FLOAT},
@@ -73,9 +71,7 @@ CONTRACTS = {
         {},
         frozenset({"t"}),
     ),
-    "history/1": Contract(
-        {"seed": INT, "member": INT, "step": INT, "term": TEXT, "value": FLOAT, "split": TEXT}, {}
-    ),
+    "history/1": Contract({"seed": INT, "member": INT, "step": INT, "term": TEXT, "value": FLOAT, "split": TEXT}, {}),
     "scorecard/1": Contract(
         {"claim": TEXT, "paper": TEXT, "source": TEXT, "experiment": TEXT, "method": TEXT, "metric": TEXT}
         | {"published": FLOAT, "published_spread": FLOAT, "ours": FLOAT, "ours_spread": FLOAT}
@@ -128,9 +124,7 @@ def problems(frame, kind, meta):
         elif wanted == FLOAT and name not in contract.missing:
             bad = np.flatnonzero(~np.isfinite(values.to_numpy()))
             if len(bad):
-                found.append(
-                    f"column {name!r} has {len(bad)} rows that are not finite, the first is row {bad[0]}"
-                )
+                found.append(f"column {name!r} has {len(bad)} rows that are not finite, the first is row {bad[0]}")
         elif wanted == TEXT and values.isna().any():
             found.append(f"column {name!r} has {int(values.isna().sum())} empty rows")
     if contract.unique and not set(contract.unique) - set(frame):

@@ -80,9 +80,7 @@ def notes(x, *, times=None, weight=None):
     return said
 
 
-def assemble(
-    x, *, axes, meta, seed, train, times=None, weight=None, row=None, split=None, found=(), where="the data"
-):
+def assemble(x, *, axes, meta, seed, train, times=None, weight=None, row=None, split=None, found=(), where="the data"):
     """Check a cloud, split it into train and test at each time, and describe it.
 
     Args:
@@ -136,9 +134,7 @@ def _groups(n, times):
         return {"the cloud": np.arange(n)}
     known = np.union1d(times.values, list(times.labels))
     position = np.searchsorted(known, times.values)
-    rows = np.split(
-        np.argsort(position, kind="stable"), np.cumsum(np.bincount(position, minlength=len(known)))
-    )
+    rows = np.split(np.argsort(position, kind="stable"), np.cumsum(np.bincount(position, minlength=len(known))))
     return {times.name(t): some for t, some in zip(known, rows[:-1], strict=True)}
 
 
@@ -164,9 +160,7 @@ def _weight_faults(weight, groups):
     found = []
     if (bad := weight < 0).any():
         row = np.flatnonzero(bad)[0]
-        found.append(
-            f"expected weights of 0 or more, {bad.sum()} are negative, first row {row}: {weight[row]:g}"
-        )
+        found.append(f"expected weights of 0 or more, {bad.sum()} are negative, first row {row}: {weight[row]:g}")
     if empty := [name for name, rows in groups.items() if len(rows) and not weight[rows].any()]:
         found.append(f"all weights are zero at {listing(empty)}")
     return found

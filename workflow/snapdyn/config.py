@@ -151,9 +151,7 @@ def _analysis_faults(name, spec, dataset):
         if method in methods.METHODS:
             fault = methods.misfit(method, facts, drift=drift, diffusivity=diffusivity)
             if fault:
-                fits = [
-                    m for m in methods.fitting(facts, drift=drift, diffusivity=diffusivity) if m != method
-                ]
+                fits = [m for m in methods.fitting(facts, drift=drift, diffusivity=diffusivity) if m != method]
                 instead = f"; these would fit: {fits}" if fits else ""
                 yield f"{where}: {fault}{instead}"
 
@@ -181,9 +179,7 @@ def complete(node, value):
     node = _definition(node)
     if not isinstance(value, dict):
         return value
-    node = next(
-        (_definition(branch["then"]) for branch in node.get("allOf", ()) if _applies(branch, value)), node
-    )
+    node = next((_definition(branch["then"]) for branch in node.get("allOf", ()) if _applies(branch, value)), node)
     filled = dict(value)
     for key, part in node.get("properties", {}).items():
         if key in filled:
@@ -231,15 +227,11 @@ class Plan:
 
     def __init__(self, config, *, overlay=None, absent=lambda names: {}):
         if found := check(config, overlay=overlay):
-            raise ConfigError(
-                "the configuration has faults:\n" + "\n".join(f"  - {fault}" for fault in found)
-            )
+            raise ConfigError("the configuration has faults:\n" + "\n".join(f"  - {fault}" for fault in found))
         own = config.get("seeds", schema()["properties"]["seeds"]["default"])
         stated = {"datasets": {}, "analyses": {}}
         for section in stated:
-            stated[section] = {
-                name: {"seeds": own} | spec for name, spec in (config.get(section) or {}).items()
-            }
+            stated[section] = {name: {"seeds": own} | spec for name, spec in (config.get(section) or {}).items()}
         for spec in stated["datasets"].values():  # the seeds of a user's file are those of its analyses
             if spec["kind"] in ("table", "h5ad"):
                 spec.pop("seeds")
@@ -315,9 +307,7 @@ class Plan:
 
     def datasets_of(self, kind):
         """Names of the data sets of one kind that this run can make."""
-        return [
-            name for name, spec in self.datasets.items() if spec["kind"] == kind and name not in self.skipped
-        ]
+        return [name for name, spec in self.datasets.items() if spec["kind"] == kind and name not in self.skipped]
 
     def skipped_experiments(self):
         """``experiment/dataset`` -> why it was left out."""
@@ -356,9 +346,7 @@ def document():
     for name, method in methods.METHODS.items():
         options = "; ".join(f"`{key}`: {text}" for key, text in method.options.items())
         lines.append(
-            f"| `{name}` | {method.data} | {method.does} | {options} |".replace(
-                " | density |", " density \\|"
-            )
+            f"| `{name}` | {method.data} | {method.does} | {options} |".replace(" | density |", " density \\|")
         )
     return "\n".join(lines) + "\n"
 

@@ -78,9 +78,7 @@ def polynomial(dim, degree, *, axes, time_unit=None):
     names = tuple(f"{axis}: {label}" for axis in axes for label in labels)
     clock = time_unit or "time unit"
     units = tuple(
-        f"[{axis}]/{clock}" if label == "1" else f"[{axis}]/[{label}]/{clock}"
-        for axis in axes
-        for label in labels
+        f"[{axis}]/{clock}" if label == "1" else f"[{axis}]/[{label}]/{clock}" for axis in axes for label in labels
     )
     identity = torch.eye(dim, dtype=torch.float64)
 
@@ -96,9 +94,7 @@ def polynomial(dim, degree, *, axes, time_unit=None):
             columns.append(table.to(x)[:, j] * monomials(x, lowered))
         return torch.cat(columns, 1)
 
-    return AffineDrift(
-        dim, names, units, fields, divergences, torch.zeros_like, lambda x: torch.zeros_like(x[:, 0])
-    )
+    return AffineDrift(dim, names, units, fields, divergences, torch.zeros_like, lambda x: torch.zeros_like(x[:, 0]))
 
 
 def affine(dim, *, axes, time_unit=None):
@@ -106,9 +102,7 @@ def affine(dim, *, axes, time_unit=None):
     return polynomial(dim, 1, axes=axes, time_unit=time_unit)
 
 
-_FUNCTIONS = {
-    name: getattr(torch, name) for name in ("sin", "cos", "tan", "exp", "log", "sqrt", "tanh", "abs")
-}
+_FUNCTIONS = {name: getattr(torch, name) for name in ("sin", "cos", "tan", "exp", "log", "sqrt", "tanh", "abs")}
 _OPERATORS = {
     ast.Add: torch.add,
     ast.Sub: torch.sub,

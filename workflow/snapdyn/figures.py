@@ -70,7 +70,8 @@ def lorenz(files):
     history, options = files["history"]
     metrics, parameters = files["metrics"][0], files["parameters"][0]
     system = meta["system"]
-    truth, diffusivity = system["parameters"], system["diffusivity"]
+    truth = {name: system["parameters"][name] for name in system["names"]}
+    diffusivity = system["diffusivity"]
     points = cloud[: min(CLOUD_POINTS, len(cloud))]
     parts = [rows("cloud", "cloud", points["x0"], points["x2"])]
     first = history[history["seed"] == 0]
@@ -118,9 +119,7 @@ def bandwidth(files):
         by = group.groupby("width")["value"]
         mean, sd = 100 * by.mean(), 100 * by.std(ddof=1).fillna(0.0)
         name = metric.removeprefix("relative_error_")
-        parts.append(
-            rows(name, kind, mean.index, mean.to_numpy(), (mean - sd).to_numpy(), (mean + sd).to_numpy())
-        )
+        parts.append(rows(name, kind, mean.index, mean.to_numpy(), (mean - sd).to_numpy(), (mean + sd).to_numpy()))
     facts = {"seeds": errors["seed"].nunique(), "n": f"{errors['n'].max():,}"}
     return pd.concat(parts, ignore_index=True), facts
 
@@ -155,16 +154,14 @@ def cells_drift(files):
             for t, values in mine.groupby("t", dropna=False)["value"]:
                 x = place.get(t, len(targets) + 0.5)
                 sd = values.std(ddof=1) if len(values) > 1 else 0.0
-                parts.append(
-                    rows(dataset, method, [x], [values.mean()], values.mean() - sd, values.mean() + sd)
-                )
+                parts.append(rows(dataset, method, [x], [values.mean()], values.mean() - sd, values.mean() + sd))
         labels = [*(f"{t:g}" for t in targets), "mean"]
         parts.append(rows(dataset, "ticks", [*place.values(), len(targets) + 0.5], 0.0))
         parts[-1]["series"] = [f"tick: {label}" for label in labels]
     frame = pd.concat(parts, ignore_index=True)
-    units = scores.groupby("dataset")["unit"].first().to_dict()
+
     splits = scores.groupby("dataset")["seed"].nunique().to_dict()
-    return frame, {"units": units, "splits": splits}
+    return frame, {"splits": splits}
 
 
 FIGURES = {

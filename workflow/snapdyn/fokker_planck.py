@@ -13,9 +13,7 @@ from torch import Tensor
 from snapdyn import drifts, models, scores
 
 
-def plain_design(
-    kernel: scores.KernelEstimate, drift: drifts.AffineDrift, probes: Tensor, diffusivity: float
-):
+def plain_design(kernel: scores.KernelEstimate, drift: drifts.AffineDrift, probes: Tensor, diffusivity: float):
     r"""Rows of the stationary residual R = A theta + c with the estimated score put in.
 
     .. math:: A_{jk} = s_j\cdot g_k(x_j) + \nabla\cdot g_k(x_j), \quad
@@ -183,12 +181,8 @@ class KernelMethod:
             return least_squares(design, rest), None
         if self.solver == "l1":
             return least_absolute(design, rest), None
-        starts = torch.from_numpy(rng.uniform(self.low, self.high, (self.starts, self.drift.count))).to(
-            design
-        )
-        theta, *paths = adam_paths(
-            design, rest, starts, batch=self.batch, epochs=self.epochs, rate=self.rate, rng=rng
-        )
+        starts = torch.from_numpy(rng.uniform(self.low, self.high, (self.starts, self.drift.count))).to(design)
+        theta, *paths = adam_paths(design, rest, starts, batch=self.batch, epochs=self.epochs, rate=self.rate, rng=rng)
         return theta.median(0).values, paths
 
     def fit(self, snapshots, *, rng, device="cpu", threads=1, precision="float64"):

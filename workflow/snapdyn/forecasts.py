@@ -58,11 +58,7 @@ def regenerate(model, snapshots, rng):
     else:
         x, dt = cells.x.copy(), horizon / STATIONARY_STEPS
         for _ in range(STATIONARY_STEPS):
-            x = (
-                x
-                + dt * model.drift(None, x)
-                + np.sqrt(2 * model.diffusivity * dt) * rng.standard_normal(x.shape)
-            )
+            x = x + dt * model.drift(None, x) + np.sqrt(2 * model.diffusivity * dt) * rng.standard_normal(x.shape)
     bounded = np.isfinite(x).all(1) & (np.abs(x - cells.x.mean(0)) < 100 * cells.x.std(0)).all(1)
     meta = dict(snapshots.meta)
     meta["notes"] = [
@@ -78,9 +74,7 @@ def regenerate(model, snapshots, rng):
 
 def _finite(x, when):
     if not np.isfinite(x).all():
-        raise ValueError(
-            f"the fitted model carries {int((~np.isfinite(x).all(1)).sum())} cells to infinity {when}"
-        )
+        raise ValueError(f"the fitted model carries {int((~np.isfinite(x).all(1)).sum())} cells to infinity {when}")
     return x
 
 
@@ -108,9 +102,7 @@ def score(snapshots, predicted, *, identity):
     each = pd.concat(parts, ignore_index=True)
     mean = each.groupby("metric", sort=False).agg(value=("value", "mean"), n=("n", "sum"))
     for name, line in mean.iterrows():
-        parts.append(
-            metrics.rows({name: line["value"]}, split="test", unit=unit, n=int(line["n"]), **identity)
-        )
+        parts.append(metrics.rows({name: line["value"]}, split="test", unit=unit, n=int(line["n"]), **identity))
     return pd.concat(parts, ignore_index=True)
 
 

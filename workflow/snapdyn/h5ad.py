@@ -54,9 +54,7 @@ def h5ad_snapshots(
             counts, genes = _layer(adata, layer, found)
             options |= {} if n_pcs is None else {"n_pcs": n_pcs}
             source["layer"] = layer
-            return preprocess.counts_snapshots(
-                counts, genes, t, dataset=dataset, source=source, **shared, **options
-            )
+            return preprocess.counts_snapshots(counts, genes, t, dataset=dataset, source=source, **shared, **options)
         x, axes, notes = _basis(adata, basis, n_pcs, found)
         space = f"{basis} of {Path(path).name}, as it is"
         meta = {"dataset": dataset, "space": space, "source": {**source, "basis": basis}, "notes": notes}
@@ -73,9 +71,7 @@ def _open_h5ad(path, *, backed):
     if not Path(path).is_file():
         raise clouds.DataError(f"{path}: no such file; expected an AnnData .h5ad file")
     if not h5py.is_hdf5(path):
-        raise clouds.DataError(
-            f"{path} is not an HDF5 file, whatever its name says; expected an AnnData .h5ad file"
-        )
+        raise clouds.DataError(f"{path} is not an HDF5 file, whatever its name says; expected an AnnData .h5ad file")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # repeated cell or gene names do no harm here

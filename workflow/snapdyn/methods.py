@@ -140,9 +140,7 @@ def resolve(name):
         try:
             return getattr(importlib.import_module(module), cls)
         except (ImportError, AttributeError) as error:
-            raise ValueError(
-                f"cannot import the method {name!r}: {error}. Is its folder on PYTHONPATH?"
-            ) from None
+            raise ValueError(f"cannot import the method {name!r}: {error}. Is its folder on PYTHONPATH?") from None
     module, cls = METHODS[name].target.split(":")
     return getattr(importlib.import_module(f"snapdyn.{module}"), cls)
 
@@ -154,13 +152,9 @@ def contract_faults(cls):
     if not callable(fit):
         return [f"{cls.__name__} has no method fit(snapshots, *, rng) that returns a model"]
     parameters = inspect.signature(fit).parameters
-    positional = [
-        p for p in parameters.values() if p.kind is not p.KEYWORD_ONLY and p.kind is not p.VAR_KEYWORD
-    ]
+    positional = [p for p in parameters.values() if p.kind is not p.KEYWORD_ONLY and p.kind is not p.VAR_KEYWORD]
     if len(positional) != 2:
-        found.append(
-            f"{cls.__name__}.fit must take one positional argument, the snapshots, got {list(parameters)[1:]}"
-        )
+        found.append(f"{cls.__name__}.fit must take one positional argument, the snapshots, got {list(parameters)[1:]}")
     if "rng" not in parameters and not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         found.append(f"{cls.__name__}.fit must accept rng= (a numpy Generator), so that fits can be repeated")
     return found

@@ -16,9 +16,7 @@ COLUMNS = ("paper", "experiment", "dataset", "method", "seed", "split", "t", "me
 _TEXT = ("paper", "experiment", "dataset", "method", "split", "metric", "unit")
 
 
-def wasserstein(
-    x, y, *, order=1, a=None, b=None, with_potentials=False, max_points=MAX_POINTS, repeats=3, rng=None
-):
+def wasserstein(x, y, *, order=1, a=None, b=None, with_potentials=False, max_points=MAX_POINTS, repeats=3, rng=None):
     r"""Exact Wasserstein distance between two weighted clouds.
 
     .. math:: W_1 = \min_\pi \sum \pi_{ij} |x_i - y_j|, \qquad
@@ -123,9 +121,7 @@ def _checked(x, y, order, a, b):
         raise ValueError(f"expected two clouds (n, dim) and (m, dim), got shapes {x.shape} and {y.shape}")
     for name, cloud in (("first", x), ("second", y)):
         if bad := int((~np.isfinite(cloud)).any(axis=1).sum()):
-            raise ValueError(
-                f"{bad} of {len(cloud)} points of the {name} cloud are not finite; drop or mend them"
-            )
+            raise ValueError(f"{bad} of {len(cloud)} points of the {name} cloud are not finite; drop or mend them")
     mass = next((np.sum(w, dtype=np.float64) for w in (a, b) if w is not None), 1.0)
     a = np.full(len(x), mass / len(x)) if a is None else np.asarray(a, dtype=np.float64)
     b = np.full(len(y), mass / len(y)) if b is None else np.asarray(b, dtype=np.float64)

@@ -6,6 +6,7 @@ of E[L phi]. Both are linear in the unknowns. One pass over the data collects th
 block; all later iterations, standard errors and the J test come from those.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -91,14 +92,14 @@ class Cloud:
         n: rows.
     """
 
-    def __init__(self, drift, tests, x: Tensor, weight: Tensor | None = None, *, threads=1):
+    def __init__(self, drift, tests, x: Tensor, weight: Tensor | None = None, *, threads=1, second=True):
         self.drift, self.tests, self.x, self.threads = drift, tests, x, threads
         self.n = len(x)
         self.weight = torch.full((self.n,), 1.0 / self.n).to(x) if weight is None else weight / weight.sum()
         self.blocks = drift.count + 3
         self.gram = None
         everything = torch.eye(self.blocks).to(x)
-        if self.blocks * tests.count <= GRAM_LIMIT:
+        if second and self.blocks * tests.count <= GRAM_LIMIT:
             self.mean, self.gram = self._moments(everything)
         else:
             self.mean = self._moments(everything, second=False)[0]
@@ -117,7 +118,8 @@ class Cloud:
                 return weighted.sum(0), None, None
             return weighted.sum(0), weighted.T @ weighted, weighted.T @ self.weight[part]
 
-        mean, square, cross = torch.zeros(size).to(self.x), torch.zeros(size, size).to(self.x), 0.0
+        mean, cross = torch.zeros(size).to(self.x), 0.0
+        square = torch.zeros(size, size).to(self.x) if second else None
         for one, two, mixed in run.parallel(chunk, range(0, self.n, CHUNK), self.threads):
             mean += one
             if second:
@@ -197,14 +199,23 @@ class MomentEquations:
 
     def noise(self, theta):
         """Covariance ``(equations, equations)`` of the residual M theta - q at ``theta``."""
-        drift, diffusivity = (theta[:-1], theta[-1:]) if self.diffusivity is None else (theta, None)
-        if diffusivity is None:
-            diffusivity = torch.full((1,), self.diffusivity).to(theta)
-        one, zero = torch.ones(1).to(theta), torch.zeros(1).to(theta)
-        generator = torch.cat([zero, drift, one, diffusivity])
-        combine = torch.stack([torch.eye(len(generator)).to(theta)[0], generator])  # phi, L phi
+        known = [] if self.diffusivity is None else [self.diffusivity]
+        drift, diffusivity = (theta[:-1], theta[-1:]) if not known else (theta, torch.tensor(known).to(theta))
+        generator = torch.cat([torch.zeros(1).to(theta), drift, torch.ones(1).to(theta), diffusivity])
+        return self._covariance(torch.eye(len(generator)).to(theta)[0], generator)
+
+    def noise_along(self, direction):
+        """Covariance ``(equations, equations)`` of M w, for one direction w of the unknowns."""
+        drift, diffusivity = (direction[:-1], direction[-1:]) if self.diffusivity is None else (direction, None)
+        zero = torch.zeros(1).to(direction)
+        generator = torch.cat([zero, drift, zero, zero if diffusivity is None else diffusivity])
+        return self._covariance(torch.zeros_like(generator), generator)
+
+    def _covariance(self, value, generator):
+        """Covariance of the equations built from the block combinations ``value`` and ``generator``."""
+        combine = torch.stack([value, generator])
         pairs = torch.stack([cloud.noise(combine) for cloud in self.clouds])
-        use = torch.stack([self.on_value, self.on_generator], -1).to(theta)  # (equation, snapshot, 2)
+        use = torch.stack([self.on_value, self.on_generator], -1).to(value)  # (equation, snapshot, 2)
         total = torch.einsum("esr,srkql,fsq->ekfl", use, pairs, use)
         return total.reshape(total.shape[0] * total.shape[1], -1)
 
@@ -262,24 +273,32 @@ def _scaled_least_squares(design, rest):
     return theta, float(s[0] / s[-1].clamp_min(torch.finfo(design.dtype).tiny))
 
 
-def undetermined(halves, names):
-    """Coefficients that the data cannot tell apart from noise, as a list of names; empty if all is well.
+def undetermined(halves, noise_along, names, threshold=3.0):
+    """Unknowns that the data cannot tell apart from noise, as a list of names; empty if all is well.
 
-    The whitened design is estimated on two halves of the data. Along a direction that the population
-    determines, the halves agree; along a gauge direction (a field that leaves the density alone) each half
-    shows only its own noise.
+    The whitened design M is estimated on two halves of the data. One half names its weakest direction w and
+    what M w looks like there; along a direction that the population determines, the other half agrees. Along a
+    gauge direction (a field that leaves the density alone) M w is nothing but each half's own noise.
+
+    Args:
+        halves: two designs ``(moments, unknowns)``.
+        noise_along: direction ``(unknowns,)`` to the covariance of M w over the whole sample.
+        threshold: agreement, in standard errors, below which a direction counts as undetermined.
     """
-    one, two = halves
-    signal = (one.T @ two + two.T @ one) / 2
-    noise = (one - two).T @ (one - two) / 4
-    scale = ((one + two) / 2).norm(dim=0).clamp_min(1e-300)
-    signal, noise = signal / torch.outer(scale, scale), noise / torch.outer(scale, scale)
-    values, vectors = torch.linalg.eigh(signal)
-    for value, vector in zip(values, vectors.T, strict=True):
-        if value < 0.5 * (vector @ noise @ vector):
-            weight = vector.abs() / vector.abs().max()
-            return [name for name, share in zip(names, weight.tolist(), strict=True) if share > 0.3]
-    return []
+    scale = ((halves[0] + halves[1]) / 2).norm(dim=0).clamp_min(torch.finfo(halves[0].dtype).tiny)
+    found = []
+    for one, two in (halves, halves[::-1]):
+        left, _, right = torch.linalg.svd(one / scale, full_matrices=False)
+        shares = torch.zeros(len(names)).to(scale)
+        for image, direction in zip(left.T.flip(0)[:3], right.flip(0)[:3], strict=True):
+            agreement = image @ (two / scale) @ direction
+            error = (2 * image @ noise_along(direction / scale) @ image).clamp_min(0).sqrt()
+            if agreement < threshold * error:
+                shares = torch.maximum(shares, direction.abs() / direction.abs().max())
+        found.append(shares)
+    if not all(shares.any() for shares in found):  # each half must find one: a weak direction may fail by chance
+        return []
+    return [name for name, share in zip(names, torch.maximum(*found).tolist(), strict=True) if share > 0.3]
 
 
 class Moments:
@@ -297,16 +316,15 @@ class Moments:
         self.drift, self.iterations, self.degree = drift, iterations, degree
         self.diffusivity = None if diffusivity == "unknown" else float(diffusivity)
 
-    def _tests(self, x, equations):
-        unknowns = self.drift.count + (self.diffusivity is None)
+    def _degrees(self, dim, equations):
+        """Degrees of the tests to try in turn: as low as the unknowns allow, since high powers have heavy tails."""
         if self.degree is not None:
-            return Tests.monomials(x, self.degree)
-        # As low as the unknowns allow: high powers have heavy tails, and their estimated weights bias the fit.
-        for degree in range(2, 9):
-            tests = Tests.monomials(x, degree)
-            if equations * tests.count > 1.5 * unknowns:
-                break
-        return tests
+            return [self.degree]
+        unknowns = self.drift.count + (self.diffusivity is None)
+        lowest = 4 if dim <= 3 else 3 if dim <= 6 else 2
+        enough = (d for d in range(lowest, 9) if equations * (math.comb(dim + d, d) - 1) > 1.5 * unknowns)
+        first = next(enough, 8)
+        return [first, first + 2] if dim <= 3 else [first]
 
     def fit(self, snapshots, *, rng, device="cpu", threads=1):
         """Fit the training rows, stationary or timed.
@@ -321,11 +339,17 @@ class Moments:
                 "only the ratio of drift to diffusivity. Give a number, or a `known:` part that sets the clock"
             )
         clouds = [data] if not data.timed else [data.select(t=t) for t in data.times]
-        tests = self._tests(torch.from_numpy(data.x).to(device), max(1, len(clouds) - 1))
         times = data.times if data.timed else None
-        equations = self._equations(clouds, times, tests, device, threads)
+        x = torch.from_numpy(data.x).to(device)
         names = [*self.drift.names, *(["diffusivity"] if self.diffusivity is None else [])]
-        self._refuse_undetermined(clouds, times, tests, equations, names, rng, device, threads)
+        for degree in self._degrees(data.dim, max(1, len(clouds) - 1)):
+            tests = Tests.monomials(x, degree)
+            equations = self._equations(clouds, times, tests, device, threads)
+            fault = self._undetermined(clouds, times, tests, equations, names, rng, device, threads)
+            if fault is None:
+                break
+        else:
+            raise ValueError(fault)
         solution = equations.solve(self.iterations)
         known = self.diffusivity is not None
         return models.DriftModel(
@@ -342,32 +366,32 @@ class Moments:
             },
         )
 
-    def _equations(self, clouds, times, tests, device, threads):
+    def _equations(self, clouds, times, tests, device, threads, second=True):
         def moments(cloud):
             x, weight = torch.from_numpy(cloud.x).to(device), torch.from_numpy(cloud.weight).to(device)
-            return Cloud(
-                self.drift, tests, x, None if (weight == weight[0]).all() else weight, threads=threads
-            )
+            weight = None if (weight == weight[0]).all() else weight
+            return Cloud(self.drift, tests, x, weight, threads=threads, second=second)
 
         return MomentEquations([moments(cloud) for cloud in clouds], times, diffusivity=self.diffusivity)
 
-    def _refuse_undetermined(self, clouds, times, tests, equations, names, rng, device, threads):
+    def _undetermined(self, clouds, times, tests, equations, names, rng, device, threads):
         unknowns, rows = len(names), sum(map(len, clouds))
         moments = tests.count * max(1, len(clouds) - 1)
         if moments <= unknowns or rows <= unknowns:
-            raise ValueError(
+            return (
                 f"{unknowns} unknowns cannot be determined from {rows} rows and {moments} moments: give more data, "
-                "a smaller drift library, or test functions of a higher degree"
+                "a smaller drift library, or test functions of a higher degree (options: {degree: ..})"
             )
         root = whitening(equations.noise(equations.start()))
         halves = []
         orders = [rng.permutation(len(cloud)) for cloud in clouds]
         for side in (0, 1):
             parts = [c.where(np.sort(order[side::2])) for c, order in zip(clouds, orders, strict=True)]
-            halves.append(root @ self._equations(parts, times, tests, device, threads).system()[0])
-        if bad := undetermined(halves, names):
-            raise ValueError(
+            halves.append(root @ self._equations(parts, times, tests, device, threads, second=False).system()[0])
+        if bad := undetermined(halves, lambda w: root @ equations.noise_along(w) @ root.T, names):
+            return (
                 f"these data do not determine all {unknowns} unknowns: a combination of {bad} changes nothing that "
                 "can be seen (for instance a rotation along the level sets of the density). Fix one of them in "
-                "`known:`, or take a smaller drift library"
+                "`known:`, take a smaller drift library, or give more data"
             )
+        return None

@@ -55,9 +55,7 @@ def arrange(cells, predicted, metrics, parameters):
         shown = points.x[np.linspace(0, len(points) - 1, min(SHOWN_POINTS, len(points))).astype(int)]
         parts.append(_rows("cells", series, shown[:, 0], shown[:, second]))
     for method, line in summary(metrics).iterrows():
-        parts.append(
-            _rows("scores", method, [0.0], line["mean"], line["mean"] - line["sd"], line["mean"] + line["sd"])
-        )
+        parts.append(_rows("scores", method, [0.0], line["mean"], line["mean"] - line["sd"], line["mean"] + line["sd"]))
     for name, line in estimates(parameters)[:SHOWN_PARAMETERS].iterrows():
         reach = 1.96 * line["std_error"]
         parts.append(
@@ -82,9 +80,7 @@ def facts(fit, cells, answer):
         "title": f"{fit.experiment}: {fit.method} on {fit.dataset}",
         "axes": [names[0], names[min(1, len(names) - 1)]],
         "verdict": f"better than doing nothing: {answer['verdict']}",
-        "score": "W1 one step ahead (mean of transitions)"
-        if timed
-        else "held-out weak-form residual (1 = noise)",
+        "score": "W1 one step ahead (mean of transitions)" if timed else "held-out weak-form residual (1 = noise)",
         "parameters": "parameters, 95 % intervals",
         "parameter_axis": f"estimate (data units, per {clock})",
     }
@@ -119,10 +115,7 @@ def text(fit, cells, metrics, parameters, answer):
     lines += ["", "## Parameters", "", "| name | estimate | standard error | spread over seeds | unit |"]
     lines += ["| --- | --- | --- | --- | --- |"]
     for parameter, line in estimates(parameters).iterrows():
-        shown = [
-            f"{line[key]:.4g}" if np.isfinite(line[key]) else "–"
-            for key in ("estimate", "std_error", "spread")
-        ]
+        shown = [f"{line[key]:.4g}" if np.isfinite(line[key]) else "–" for key in ("estimate", "std_error", "spread")]
         lines.append(f"| {parameter} | {' | '.join(shown)} | {line['unit']} |")
     lines += [
         "",

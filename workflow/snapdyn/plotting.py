@@ -33,9 +33,7 @@ class Style:
     def need(self, names):
         """Refuse, naming all of them, series for which there is no entry."""
         if missing := sorted(set(names) - set(self.entries)):
-            raise ValueError(
-                f"config/plotting.yaml has no entry for {missing}; give each a colour, marker and label"
-            )
+            raise ValueError(f"config/plotting.yaml has no entry for {missing}; give each a colour, marker and label")
 
     def __getitem__(self, name):
         entry = self.entries.get(name) or self.entries["user"] | {"label": name}
@@ -99,9 +97,7 @@ def lorenz(frame, style, facts):
         for series, line in panel.groupby("series", sort=False):
             entry = style[series]
             dashes = {"truth": "-", "moments": ":"}.get(series, "-")
-            axis.plot(
-                line["x"], line["y"], dashes, linewidth=0.5, color=entry["colour"], label=entry["label"]
-            )
+            axis.plot(line["x"], line["y"], dashes, linewidth=0.5, color=entry["colour"], label=entry["label"])
         axis.set(title="noise-free attractor", xlabel="x", ylabel="z")
         axis.legend(loc="upper center", fontsize=6)
     for axis, panel in zip(bottom[2:], errors, strict=False):
@@ -132,9 +128,7 @@ def bandwidth(frame, style, facts):
         mine = frame[frame["panel"] == panel]
         for series, line in mine.groupby("series", sort=True):
             entry = style[series]
-            axis.fill_between(
-                line["x"], line["low"], line["high"], color=entry["colour"], alpha=0.18, linewidth=0
-            )
+            axis.fill_between(line["x"], line["low"], line["high"], color=entry["colour"], alpha=0.18, linewidth=0)
             axis.plot(
                 line["x"],
                 line["y"],
@@ -173,7 +167,7 @@ def cells_drift(frame, style, facts):
     marks = frame[~frame["series"].str.startswith("tick: ")]
     style.need(marks["series"])
     panels = list(dict.fromkeys(frame["panel"]))
-    figure, axes = _figure(len(panels), width=4.0, height=3.0)
+    figure, axes = _figure(len(panels), width=max(4.0, 7.0 / len(panels)), height=3.0)
     for axis, panel in zip(axes[0], panels, strict=True):
         mine = frame[frame["panel"] == panel]
         ticks = mine[mine["series"].str.startswith("tick: ")]
@@ -189,7 +183,7 @@ def cells_drift(frame, style, facts):
         axis.set(
             title=f"{panel} ({splits} split{'s' if splits > 1 else ''})",
             xlabel="predicted snapshot (t)",
-            ylabel=f"W1, {facts['units'][panel]}"[:60],
+            ylabel="W1 to the held-out snapshot",
         )
     _legend_below(figure, axes)
     return figure
@@ -227,9 +221,7 @@ def page(frame, style, facts):
     for place, (_, line) in enumerate(panel.groupby("series", sort=False)):
         numbers.plot(line["y"], [place] * len(line), "o", markersize=3.5, color=style["user"]["colour"])
         if np.isfinite(line["low"]).all():
-            numbers.plot(
-                line[["low", "high"]].iloc[0], [place, place], color=style["user"]["colour"], linewidth=1
-            )
+            numbers.plot(line[["low", "high"]].iloc[0], [place, place], color=style["user"]["colour"], linewidth=1)
     names = list(dict.fromkeys(panel["series"]))
     numbers.set_yticks(range(len(names)), names, fontsize=6 if len(names) > 15 else 7.5)
     numbers.axvline(0, color="black", linewidth=0.6)

@@ -182,9 +182,7 @@ def embed_counts(
         filters = f"min_genes={min_genes}, max_counts_quantile={max_counts_quantile}"
         found.append(f"{cells} of {int(train.sum())} train cells left after the filters ({filters}); {need}")
     if kept_genes <= n_pcs:
-        found.append(
-            f"{kept_genes} of {len(genes)} genes left after the filter (min_cells={min_cells}); {need}"
-        )
+        found.append(f"{kept_genes} of {len(genes)} genes left after the filter (min_cells={min_cells}); {need}")
     if flavor not in FLAVORS:
         found.append(f"expected a flavor of {list(FLAVORS)}, got {flavor!r}")
     if n_top_genes is not None and n_top_genes <= n_pcs:

@@ -102,9 +102,7 @@ class AffinePropagation:
         centre, scale = data.x.mean(0), float(data.x.std(0).mean())
         clock = float(np.diff(times).mean())
         z = (data.x - centre) / scale
-        clouds = [
-            (torch.from_numpy(z[data.t == t]), torch.from_numpy(data.weight[data.t == t])) for t in times
-        ]
+        clouds = [(torch.from_numpy(z[data.t == t]), torch.from_numpy(data.weight[data.t == t])) for t in times]
         means, covariances = map(torch.stack, zip(*(_moments(*cloud) for cloud in clouds), strict=True))
         gaps = np.diff(times) / clock
         counts = np.array([len(cloud[0]) for cloud in clouds[1:]], dtype=np.float64)

@@ -58,9 +58,7 @@ def score(parameters, histories, sizes):
         errors = metrics.relative_error(known["estimate"].to_numpy(), known["truth"].to_numpy())
         values |= {f"relative_error_{name}": e for name, e in zip(known["name"], errors, strict=True)}
         scale = np.sqrt(np.mean(known["truth"] ** 2))
-        values["relative_rms_error"] = float(
-            np.sqrt(np.mean((known["estimate"] - known["truth"]) ** 2)) / scale
-        )
+        values["relative_rms_error"] = float(np.sqrt(np.mean((known["estimate"] - known["truth"]) ** 2)) / scale)
         with_error = known[np.isfinite(known["std_error"])]
         for line in with_error.itertuples():
             values[f"z_{line.name}"] = (line.estimate - line.truth) / line.std_error
@@ -81,9 +79,7 @@ def _gap_to_l1(parameters, identity, mine):
         return {}
     exact = parameters[rows].set_index("name")["estimate"].reindex(mine["name"]).to_numpy()
     return {
-        "relative_gap_to_l1": float(
-            np.abs(mine["estimate"].to_numpy() - exact).max() / np.abs(mine["truth"]).max()
-        )
+        "relative_gap_to_l1": float(np.abs(mine["estimate"].to_numpy() - exact).max() / np.abs(mine["truth"]).max())
     }
 
 

@@ -104,9 +104,7 @@ def folders(resources_dir="resources"):
 def missing(names, declared, folders):
     """Those of ``names`` that no form in ``folders`` covers; looks at names only, never at contents."""
     return [
-        name
-        for name in names
-        if not any(all(_places(form, name, folders)) for form in _named(name, declared).forms)
+        name for name in names if not any(all(_places(form, name, folders)) for form in _named(name, declared).forms)
     ]
 
 

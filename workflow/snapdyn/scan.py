@@ -38,7 +38,5 @@ def bandwidths(snapshots, fits, widths, *, device="cpu", threads=1):
             theta = method.solve(*designs[shared], np.random.default_rng(seed))[0]
             model = models.DriftModel(method.drift, theta.cpu().numpy(), diffusivity=fit.diffusivity)
             about = replace(fit, method=f"{fit.method}/h={width:g}")
-            parts.append(
-                recovery.tidy_parameters(model, fit=about, seed=seed, truth=recovery.truth_of(snapshots))
-            )
+            parts.append(recovery.tidy_parameters(model, fit=about, seed=seed, truth=recovery.truth_of(snapshots)))
     return pd.concat(parts, ignore_index=True)

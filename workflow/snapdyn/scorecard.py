@@ -47,15 +47,9 @@ def read_published(paths):
     if isinstance(paths, str | Path):
         paths = sorted(Path(paths).glob("*.yaml")) if Path(paths).is_dir() else [paths]
     papers = [yaml.safe_load(Path(path).read_text(encoding="utf-8")) for path in paths]
-    faults = [
-        fault for path, paper in zip(paths, papers, strict=True) for fault in _faults(Path(path).name, paper)
-    ]
+    faults = [fault for path, paper in zip(paths, papers, strict=True) for fault in _faults(Path(path).name, paper)]
     ids = [claim.get("id") for paper in papers for claim in paper.get("claims", [])]
-    faults += [
-        f"the id {name!r} is used {ids.count(name)} times"
-        for name in dict.fromkeys(ids)
-        if ids.count(name) > 1
-    ]
+    faults += [f"the id {name!r} is used {ids.count(name)} times" for name in dict.fromkeys(ids) if ids.count(name) > 1]
     if faults:
         raise ValueError("published claims have faults:\n" + "\n".join(faults))
     return sorted(papers, key=lambda paper: paper["paper"])
@@ -109,9 +103,7 @@ def build(measured, parameters, published, *, skipped=None, full=True):
     ]
     columns = artifacts.CONTRACTS["scorecard/1"].columns
     kinds = {artifacts.TEXT: object, artifacts.INT: np.int64, artifacts.FLOAT: np.float64}
-    return pd.DataFrame(lines, columns=list(columns)).astype(
-        {name: kinds[kind] for name, kind in columns.items()}
-    )
+    return pd.DataFrame(lines, columns=list(columns)).astype({name: kinds[kind] for name, kind in columns.items()})
 
 
 def _line(paper, claim, measured, parameters, skipped, full):
@@ -253,12 +245,8 @@ def to_markdown(frame):
     summary = ", ".join(f"{counts[name]} {name}" for name in VERDICTS if name in counts)
     lines = ["# Scorecard", "", f"{len(frame)} claims: {summary}.", ""]
     is_target = frame["source"] == TARGET_SOURCE
-    groups = [
-        (f"What {paper} claims", rows) for paper, rows in frame[~is_target].groupby("paper", sort=False)
-    ]
-    groups += [
-        (f"Targets for {paper}", rows) for paper, rows in frame[is_target].groupby("paper", sort=False)
-    ]
+    groups = [(f"What {paper} claims", rows) for paper, rows in frame[~is_target].groupby("paper", sort=False)]
+    groups += [(f"Targets for {paper}", rows) for paper, rows in frame[is_target].groupby("paper", sort=False)]
     for title, rows in groups:
         lines += [f"## {title}", "", *_table(rows), ""]
     lines += [
@@ -316,7 +304,5 @@ def verdicts_to_markdown(verdicts):
         return ""
     lines = ["# Analyses", "", "| analysis | better than doing nothing | why |", "| --- | --- | --- |"]
     for name, answer in sorted(verdicts.items()):
-        lines.append(
-            f"| [{name}](analyses/{name}/page.md) | **{answer['verdict']}** | {answer['sentence']} |"
-        )
+        lines.append(f"| [{name}](analyses/{name}/page.md) | **{answer['verdict']}** | {answer['sentence']} |")
     return "\n".join(lines) + "\n\n"

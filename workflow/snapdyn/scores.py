@@ -57,9 +57,7 @@ def normal_scale_bandwidth(x, *, derivative=1):
     Equation: ``normal-scale-bandwidth``
     """
     n, dim = x.shape
-    return np.std(x, axis=0, ddof=1) * (4 / (n * (dim + 2 * derivative + 2))) ** (
-        1 / (dim + 2 * derivative + 4)
-    )
+    return np.std(x, axis=0, ddof=1) * (4 / (n * (dim + 2 * derivative + 2))) ** (1 / (dim + 2 * derivative + 4))
 
 
 def bandwidth(x, rule):
@@ -147,9 +145,7 @@ def kernel_pass(
         for left in range(0, n, cols):
             right = min(left + cols, n)
             tile = (
-                buffer[:, : right - left]
-                if right - left == cols
-                else torch.empty(len(question), right - left).to(data)
+                buffer[:, : right - left] if right - left == cols else torch.empty(len(question), right - left).to(data)
             )
             torch.mm(question, keys[:, left:right], out=tile)
             tile.clamp_(min=floor).exp_()

@@ -34,9 +34,7 @@ def euler_maruyama(rate, x, *, steps, dt, diffusivity, generator):
         x.add_(rate(x), alpha=dt).add_(noise[step % NOISE_STEPS], alpha=amplitude)
     if not torch.isfinite(x).all():
         lost = int((~torch.isfinite(x).all(0)).sum())
-        raise ValueError(
-            f"{lost} of {x.shape[1]} trajectories left the finite numbers; take a smaller dt than {dt}"
-        )
+        raise ValueError(f"{lost} of {x.shape[1]} trajectories left the finite numbers; take a smaller dt than {dt}")
     return x
 
 
@@ -60,9 +58,7 @@ def stationary_cloud(system, n, *, dt, burn, seed, per_trajectory=1, gap=0.0, de
         x = system.initial(size, generator, device)
         for record in range(per_trajectory):
             steps = round((gap if record else burn) / dt)
-            euler_maruyama(
-                system.rate, x, steps=steps, dt=dt, diffusivity=system.diffusivity, generator=generator
-            )
+            euler_maruyama(system.rate, x, steps=steps, dt=dt, diffusivity=system.diffusivity, generator=generator)
             records.append(x.T.cpu().numpy().copy())
     cloud = np.concatenate(records)
     return np.random.default_rng(seeds[-1]).permutation(cloud)[:n]
@@ -85,9 +81,7 @@ def timed_snapshots(system, n, times, *, dt, seed, start=None, device="cpu"):
         else:
             x = torch.from_numpy(np.ascontiguousarray(start(n, np.random.default_rng(child)).T)).to(device)
         steps = round((time - times[0]) / dt)
-        euler_maruyama(
-            system.rate, x, steps=steps, dt=dt, diffusivity=system.diffusivity, generator=generator
-        )
+        euler_maruyama(system.rate, x, steps=steps, dt=dt, diffusivity=system.diffusivity, generator=generator)
         clouds.append(x.T.cpu().numpy().copy())
     return np.concatenate(clouds), np.repeat(np.asarray(times, dtype=np.float64), n)
 
@@ -133,7 +127,8 @@ def system_snapshots(
         "space": "state of the system",
         "time_unit": "time unit",
         "seed": seed,
-        "system": spec | {"parameters": system.parameters, "diffusivity": system.diffusivity},
+        "system": spec
+        | {"parameters": system.parameters, "names": list(system.parameters), "diffusivity": system.diffusivity},
         "equations": ["sde", "euler-maruyama"],
     }
     return Snapshots.build(x, meta=meta)

@@ -12,7 +12,6 @@ import numpy as np
 import pandas as pd
 
 from snapdyn import preprocess
-from snapdyn.snapshots import Snapshots
 
 TIMES = (0.0, 1.0, 2.0, 3.0, 5.0)  # days; unequal gaps, as real designs have
 TIME_UNIT = "day"

@@ -269,9 +269,7 @@ def _plain(column):
 
 def _is_numeric(column):
     kinds = pd.api.types
-    return kinds.is_numeric_dtype(column) and not (
-        kinds.is_bool_dtype(column) or kinds.is_complex_dtype(column)
-    )
+    return kinds.is_numeric_dtype(column) and not (kinds.is_bool_dtype(column) or kinds.is_complex_dtype(column))
 
 
 def _is_text(column):

@@ -106,9 +106,7 @@ def _mapped(distinct, times):
     known = {_key(label): number for label, number in times.items()}
     if strange := [label for label in distinct if _key(label) not in known]:
         raise ValueError(f"the mapping `times` has no number for {_some(strange)}; it knows {_some(known)}")
-    if wrong := [
-        label for label, n in known.items() if isinstance(n, bool) or not isinstance(n, int | float)
-    ]:
+    if wrong := [label for label, n in known.items() if isinstance(n, bool) or not isinstance(n, int | float)]:
         raise ValueError(f"the mapping `times` must give numbers, it does not for {_some(wrong)}")
     return np.array([float(known[_key(label)]) for label in distinct])
 
@@ -120,8 +118,7 @@ def _key(label):
 
 def _are_dates(distinct):
     return len(distinct) > 0 and all(
-        isinstance(label, datetime.date) or (isinstance(label, str) and ISO_DATE.fullmatch(label))
-        for label in distinct
+        isinstance(label, datetime.date) or (isinstance(label, str) and ISO_DATE.fullmatch(label)) for label in distinct
     )
 
 
@@ -162,10 +159,7 @@ def _word(text):
 
 def _meant(signs, numbers, found, labels):
     """The hyphen in ``D-1, D0`` is a minus sign; that in ``day-0, day-3`` joins word and number."""
-    joined = [
-        sign < 0 and bool(match["prefix"]) and not match["gap"]
-        for sign, match in zip(signs, found, strict=True)
-    ]
+    joined = [sign < 0 and bool(match["prefix"]) and not match["gap"] for sign, match in zip(signs, found, strict=True)]
     if not all(joined):
         return signs
     if 0.0 in numbers:

@@ -123,9 +123,7 @@ def _score(forecast):
         source, target = cells.select(t=start), cells.select(t=end)
         a, b = metrics.marginal(source.weight), metrics.marginal(target.weight)
         for i, (x, sign) in enumerate(((source.x, 1), (forecast.predicted[k], -1))):
-            w1, f, g = metrics.wasserstein(
-                x, target.x, a=a, b=b, with_potentials=True, max_points=max(len(a), len(b))
-            )
+            w1, f, g = metrics.wasserstein(x, target.x, a=a, b=b, with_potentials=True, max_points=max(len(a), len(b)))
             totals[i] += w1 / transitions
             influence[start] += sign * f / transitions
             influence[end] += sign * g / transitions
