@@ -14,7 +14,7 @@ SNAKEFILES := Snakefile workflow/Snakefile workflow/rules
 
 export OMP_NUM_THREADS := 1
 
-.PHONY: help setup setup-dev demo run plan report test lint format lock bench
+.PHONY: help setup setup-dev demo run plan report test lint format lock bench docs
 
 help: ## list what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -72,3 +72,6 @@ lock: setup-dev ## renew the locks within the bounds of envs/*.in: make lock ARG
 .venv/setup-dev.stamp: .venv/setup.stamp envs/requirements-dev.txt
 	$(LOCKED) -r envs/requirements-dev.txt
 	@touch $@
+
+docs: setup ## regenerate the configuration page from the schema
+	$(PY) -m snapdyn.config > docs/configuration.md

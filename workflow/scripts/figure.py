@@ -11,10 +11,9 @@ with run.job(snakemake) as job:
     files = {name: path for name, path in snakemake.input.items() if name not in ("code", "style", "colours")}
     frame, facts = arrange(figures.read(files))
     style = plotting.Style(snakemake.input.style, snakemake.input.colours)
-    with style:
-        figure = draw(frame, style, facts)
     meta = {
         "caption": snakemake.params.spec["caption"].format(**facts),
         "equations": snakemake.params.spec["equations"],
     }
-    artifacts.save_figure(figure, Path(snakemake.output.pdf).with_suffix(""), frame, meta)
+    with style:
+        artifacts.save_figure(draw(frame, style, facts), Path(snakemake.output.pdf).with_suffix(""), frame, meta)

@@ -17,7 +17,7 @@ with run.job(snakemake) as job:
     answer = json.loads(Path(snakemake.input.verdict).read_text())
     frame = pages.arrange(cells, predicted, metrics, parameters)
     style = plotting.Style(snakemake.input.style, snakemake.input.colours)
+    facts, path = pages.facts(fit, cells, answer), Path(snakemake.output.pdf).with_suffix("")
     with style:
-        figure = plotting.page(frame, style, pages.facts(fit, cells, answer))
-    artifacts.save_figure(figure, Path(snakemake.output.pdf).with_suffix(""), frame)
+        artifacts.save_figure(plotting.page(frame, style, facts), path, frame)
     artifacts.write_text(pages.text(fit, cells, metrics, parameters, answer), snakemake.output.text)

@@ -6,7 +6,7 @@ with run.job(snakemake) as job:
     import numpy as np
     import pandas as pd
 
-    from snapdyn import artifacts, config, methods, recovery
+    from snapdyn import artifacts, config, methods, recovery, simulate, systems
     from snapdyn.snapshots import Snapshots
 
     fit = config.Fit(**snakemake.params.fit)
@@ -27,7 +27,11 @@ with run.job(snakemake) as job:
         )
         truth = recovery.truth_of(snapshots)
         parameters.append(recovery.tidy_parameters(model, fit=fit, seed=seed, truth=truth))
-        histories.append(recovery.tidy_history(model, seed=seed))
+        extra = {}
+        if fit.attractor:
+            system = systems.build(fit.drift["library"], diffusivity=fit.diffusivity, **fit.drift["parameters"])
+            extra = simulate.attractor_distances(system, model, seed=seed)
+        histories.append(recovery.tidy_history(model, seed=seed, extra=extra))
     meta = {"options": fit.options, "diffusivity": fit.diffusivity}
     artifacts.write(pd.concat(parameters), snakemake.output.parameters, "parameters/1", meta)
     artifacts.write(pd.concat(histories), snakemake.output.history, "history/1", meta)

@@ -212,6 +212,7 @@ class Fit:
     options: dict = field(default_factory=dict)
     drift: dict | None = None
     diffusivity: float | str | None = None
+    attractor: bool = False
 
 
 class Plan:
@@ -263,6 +264,7 @@ class Plan:
                     for method, options in experiment["methods"].items():
                         special = experiment["options"].get(dataset, {}).get(method, {})
                         merged = (options or {}) | special
+                        known["attractor"] = method in experiment["attractor"]
                         yield Fit(paper, name, experiment["kind"], dataset, method, seeds, merged, **known)
 
     def _analysis_fits(self):

@@ -19,9 +19,11 @@ def evaluate(fit, *, cells, predicted, fitted, baselines, truths, forecasts_of_t
     """
     about = {"paper": fit.paper, "experiment": fit.experiment, "dataset": fit.dataset, "method": fit.method}
     seeds = [int(cell.meta["seed"]) for cell in cells]
+    tests = _specification_tests(about, seeds, cells, fitted)
     if fit.kind == "stationary":
-        return _stationary(fit, about, seeds, cells, fitted, rng)
-    parts = [frame.assign(paper=fit.paper, experiment=fit.experiment) for frame in baselines]
+        scores, answer = _stationary(fit, about, seeds, cells, fitted, rng)
+        return pd.concat([scores, *tests], ignore_index=True), answer
+    parts = tests + [frame.assign(paper=fit.paper, experiment=fit.experiment) for frame in baselines]
     for seed, cell, moved in zip(seeds, cells, predicted, strict=True):
         parts.append(forecasts.score(cell, moved, identity=about | {"seed": seed}))
     for seed, cell, moved in zip(seeds, cells, forecasts_of_truth, strict=False):
@@ -42,3 +44,15 @@ def _stationary(fit, about, seeds, cells, fitted, rng):
     ]
     rows = [cell.select(split="test").row for cell in cells]
     return stationary.evaluate(pairs, identity=about, seeds=seeds, rows=rows, rng=rng)
+
+
+def _specification_tests(about, seeds, cells, fitted):
+    """``j_per_dof`` and ``j_p_value`` of models that test whether any parameters can satisfy all moments."""
+    parts = []
+    for seed, cell, model in zip(seeds, cells, fitted, strict=True):
+        found = getattr(model, "diagnostics", None) or {}
+        if "j_statistic" in found:
+            values = {"j_per_dof": found["j_statistic"] / found["j_dof"], "j_p_value": found["j_p_value"]}
+            n = int((cell.split == "train").sum())
+            parts.append(metrics.rows(values, split="train", unit="1", n=n, **about | {"seed": seed}))
+    return parts

@@ -161,12 +161,28 @@ class Solution:
     condition: float
 
 
+def quadrature(times, points=4):
+    """Weights that integrate a function known at ``times`` over each gap: ``(len(times) - 1, len(times))``.
+
+    Exact for the polynomial through up to ``points`` neighbouring times; with two times this is the trapezium.
+    """
+    times = np.asarray(times, dtype=np.float64)
+    points = min(points, len(times))
+    weights = np.zeros((len(times) - 1, len(times)))
+    for k, gap in enumerate(np.diff(times)):
+        first = int(np.clip(k - (points - 2) // 2, 0, len(times) - points))
+        nodes = (times[first : first + points] - times[k]) / gap
+        powers = np.arange(points)
+        weights[k, first : first + points] = gap * np.linalg.solve(nodes ** powers[:, None], 1 / (powers + 1))
+    return weights
+
+
 class MomentEquations:
     """The linear system M theta = q of one or several snapshots and the covariance of its noise.
 
     Each equation e reads sum_s (on_value[e, s] E_s[phi] + on_generator[e, s] E_s[L phi]) = 0 for all tests:
     one equation (0, 1) for a stationary cloud; for snapshots at t_0 < t_1 < .. one per gap, with
-    the generator integrated by the trapezium rule.
+    the generator's mean integrated by :func:`quadrature`.
 
     Equation: ``weak-form``, ``timed-weak-form``
     """
@@ -176,10 +192,8 @@ class MomentEquations:
         if times is None:
             self.on_value, self.on_generator = torch.zeros(1, 1).double(), torch.ones(1, 1).double()
         else:
-            gaps = torch.from_numpy(np.diff(times))
             here, after = torch.eye(len(times))[:-1].double(), torch.eye(len(times))[1:].double()
-            self.on_value = here - after
-            self.on_generator = gaps[:, None] / 2 * (here + after)
+            self.on_value, self.on_generator = here - after, torch.from_numpy(quadrature(times))
 
     @property
     def unknowns(self):
@@ -316,15 +330,19 @@ class Moments:
         self.drift, self.iterations, self.degree = drift, iterations, degree
         self.diffusivity = None if diffusivity == "unknown" else float(diffusivity)
 
-    def _degrees(self, dim, equations):
-        """Degrees of the tests to try in turn: as low as the unknowns allow, since high powers have heavy tails."""
+    def _degrees(self, dim, gaps):
+        """Degrees of the tests to try in turn: as low as the unknowns allow, since high powers have heavy tails.
+
+        Between snapshots they also relax fast, which the quadrature over a gap cannot follow; a stationary cloud
+        shows more of the drift to higher powers.
+        """
         if self.degree is not None:
             return [self.degree]
         unknowns = self.drift.count + (self.diffusivity is None)
-        lowest = 4 if dim <= 3 else 3 if dim <= 6 else 2
-        enough = (d for d in range(lowest, 9) if equations * (math.comb(dim + d, d) - 1) > 1.5 * unknowns)
+        lowest = 2 if gaps or dim > 6 else 3 if dim > 3 else 4
+        enough = (d for d in range(lowest, 9) if max(gaps, 1) * (math.comb(dim + d, d) - 1) > 1.2 * unknowns)
         first = next(enough, 8)
-        return [first, first + 2] if dim <= 3 else [first]
+        return [first, first + (1 if gaps else 2)] if dim <= 3 else [first]
 
     def fit(self, snapshots, *, rng, device="cpu", threads=1):
         """Fit the training rows, stationary or timed.
@@ -342,7 +360,7 @@ class Moments:
         times = data.times if data.timed else None
         x = torch.from_numpy(data.x).to(device)
         names = [*self.drift.names, *(["diffusivity"] if self.diffusivity is None else [])]
-        for degree in self._degrees(data.dim, max(1, len(clouds) - 1)):
+        for degree in self._degrees(data.dim, len(clouds) - 1):
             tests = Tests.monomials(x, degree)
             equations = self._equations(clouds, times, tests, device, threads)
             fault = self._undetermined(clouds, times, tests, equations, names, rng, device, threads)

@@ -86,6 +86,21 @@ def facts(fit, cells, answer):
     }
 
 
+def specification(metrics):
+    """What the J test says, for methods that have one: a paragraph, or nothing."""
+    p = metrics.loc[metrics["metric"] == "j_p_value", "value"]
+    if p.empty:
+        return []
+    ratio = metrics.loc[metrics["metric"] == "j_per_dof", "value"].median()
+    said = f"Specification test: J / degrees of freedom {ratio:.3g}, p = {p.median():.2g} (median over seeds)."
+    if p.median() < 0.01:
+        said += (
+            " **No coefficients satisfy all moment equations**: look for a missing term, a wrong diffusivity, rows "
+            "that are not independent, or gaps that are too long. Standard errors below do not cover that."
+        )
+    return ["", said]
+
+
 def text(fit, cells, metrics, parameters, answer):
     """The page in words, as Markdown."""
     name = score_name(metrics)
@@ -112,6 +127,7 @@ def text(fit, cells, metrics, parameters, answer):
     lines += ["| --- | --- | --- | --- |"]
     for method, line in summary(metrics).iterrows():
         lines.append(f"| {method} | {line['mean']:.4g} | {line['sd']:.2g} | {int(line['n_seeds'])} |")
+    lines += specification(metrics)
     lines += ["", "## Parameters", "", "| name | estimate | standard error | spread over seeds | unit |"]
     lines += ["| --- | --- | --- | --- | --- |"]
     for parameter, line in estimates(parameters).iterrows():

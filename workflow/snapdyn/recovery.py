@@ -22,13 +22,18 @@ def tidy_parameters(model, *, fit, seed, truth=None):
     return frame
 
 
-def tidy_history(model, *, seed):
-    """The ``history/1`` rows of one fit: its recorded path, or the diagnostics of a direct solution."""
+def tidy_history(model, *, seed, extra=None):
+    """The ``history/1`` rows of one fit: its recorded path, or the diagnostics of a direct solution.
+
+    Args:
+        extra: further numbers about the fit, as terms at step 0 of member 0.
+    """
     recorded = getattr(model, "history", None)
     if recorded is None:
         terms = getattr(model, "diagnostics", None) or {"done": 1.0}
         recorded = {"member": 0, "step": 0, "term": list(terms), "value": [float(v) for v in terms.values()]}
-    frame = pd.DataFrame(recorded)
+    more = {"member": 0, "step": 0, "term": list(extra or {}), "value": list((extra or {}).values())}
+    frame = pd.concat([pd.DataFrame(part) for part in (recorded, more) if len(part["term"])], ignore_index=True)
     frame.insert(0, "seed", seed)
     frame["split"] = "train"
     whole = dict.fromkeys(("seed", "member", "step"), np.int64)
@@ -41,7 +46,8 @@ def score(parameters, histories, sizes):
     Per seed and parameter: signed ``relative_error_<name>`` and, with standard errors, ``z_<name>``. Per seed
     over all parameters: ``relative_rms_error``. For the paper's optimiser: ``relative_gap_to_l1``, how far
     its end point is from the exact L1 minimum of the same loss, as a share of the parameters' size. For moments:
-    ``j_per_dof`` and ``j_p_value``.
+    ``j_per_dof`` and ``j_p_value``. Where asked for: ``attractor_w1``, the distance between noise-free clouds
+    under the found and the true parameters, and ``attractor_w1_floor`` between two clouds of the true ones.
 
     Args:
         parameters: the ``parameters/1`` rows of every data set and method.
@@ -65,8 +71,9 @@ def score(parameters, histories, sizes):
         identity = dict(zip(keys, about, strict=True))
         if about[3] == "kde-adam":
             values |= _gap_to_l1(parameters, identity, known)
-        if about[3] == "moments":
-            values |= _j_test(histories[about[2], about[3]], about[4])
+        history = histories.get((about[2], about[3]))
+        if history is not None:
+            values |= _from_history(history[history["seed"] == about[4]])
         n = sizes[about[2]]
         parts.append(metrics.rows(values, split="train", unit="1", n=n, **identity))
     return pd.concat(parts, ignore_index=True)
@@ -83,6 +90,9 @@ def _gap_to_l1(parameters, identity, mine):
     }
 
 
-def _j_test(history, seed):
-    terms = history[history["seed"] == seed].set_index("term")["value"]
-    return {"j_per_dof": terms["j_statistic"] / terms["j_dof"], "j_p_value": terms["j_p_value"]}
+def _from_history(mine):
+    terms = mine.drop_duplicates("term").set_index("term")["value"]
+    found = {name: terms[name] for name in ("attractor_w1", "attractor_w1_floor") if name in terms}
+    if "j_statistic" in terms:
+        found |= {"j_per_dof": terms["j_statistic"] / terms["j_dof"], "j_p_value": terms["j_p_value"]}
+    return found

@@ -16,10 +16,12 @@ from torch import Tensor
 from snapdyn import run
 
 # Probes x data in one tile of weights: about 1 MiB, so that the tile stays in the cache.
-TILE = {"cpu": (128, 1024), "cuda": (4096, 8192)}
-# exp() of very negative numbers falls into a slow path of the vector library; the clamp costs nothing and
+TILE = {"cpu": (256, 512), "cuda": (4096, 8192)}
+# Powers of very negative numbers fall into a slow path of the vector library; the clamp costs nothing and
 # lifts negligible weights to 5e-131 (float64) or 4e-18 (float32).
-CLAMP = {torch.float64: -300.0, torch.float32: -40.0}
+CLAMP = {torch.float64: -433.0, torch.float32: -58.0}
+# Kernels are powers of 2, which are faster than powers of e: exp(-r^2 / 2) = 2^(-(r SHRINK)^2).
+SHRINK = math.sqrt(0.5 / math.log(2))
 
 
 @dataclass(frozen=True)
@@ -125,21 +127,24 @@ def kernel_pass(
     nearest = tree.query(queries.cpu().numpy(), k=1 if own is None else [2])[0].reshape(-1)
     peak = -0.5 * torch.from_numpy(nearest).to(data).square()
 
-    # One matrix product gives logit minus row maximum: [x, 1, -(|x|^2/2 + peak)] . [X, -|X|^2/2, 1].
-    one = torch.ones(len(points), 1).to(data)
-    keys = torch.cat([points, -0.5 * points.square().sum(1, keepdim=True), one], 1).T.contiguous()
-    tops = -(0.5 * queries.square().sum(1) + peak)[:, None]
-    questions = torch.cat([queries, torch.ones(len(queries), 1).to(data), tops], 1)
-    columns = [one, points, points.square()] + ([] if features is None else [features])
-    values = torch.cat(columns, 1)
+    # One matrix product gives log2 of the weight over the row's largest:
+    # [2x, 1, -(|x|^2 + peak)] . [X, -|X|^2, 1], with x and X shrunk so that 2^.. is the Gaussian.
+    one = torch.ones(n, 1).to(data)
+    keys, asked = points * SHRINK, queries * SHRINK
+    keys = torch.cat([keys, -keys.square().sum(1, keepdim=True), one], 1).T.contiguous()
+    tops = -(asked.square().sum(1) + peak / math.log(2))[:, None]
+    questions = torch.cat([2 * asked, torch.ones(len(queries), 1).to(data), tops], 1)
+    lengths = (points / h).square().sum(1, keepdim=True)
+    values = torch.cat([one, points, lengths] + ([] if features is None else [features]), 1)
     if weights is not None:
         values = values * weights.to(data)[:, None]
+    values = values.T.contiguous()
     rows, cols = TILE[data.device.type]
     floor = CLAMP[data.dtype]
 
     def block(start):
         question = questions[start : start + rows]
-        sums = torch.zeros(len(question), values.shape[1]).to(data)
+        sums = torch.zeros(len(values), len(question)).to(data)
         squares = torch.zeros(len(question)).to(data)
         buffer = torch.empty(len(question), cols).to(data)
         for left in range(0, n, cols):
@@ -148,17 +153,17 @@ def kernel_pass(
                 buffer[:, : right - left] if right - left == cols else torch.empty(len(question), right - left).to(data)
             )
             torch.mm(question, keys[:, left:right], out=tile)
-            tile.clamp_(min=floor).exp_()
+            tile.clamp_(min=floor).exp2_()
             if own is not None:
                 mine = own[start : start + rows] - left
                 inside = torch.nonzero((mine >= 0) & (mine < right - left)).squeeze(1)
                 tile[inside, mine[inside]] = 0.0
-            sums.addmm_(tile, values[left:right])
+            sums.addmm_(values[:, left:right], tile.T)
             if sample_size:
                 if weights is not None:
                     tile = tile * weights[left:right].to(data)
                 squares += torch.linalg.vecdot(tile, tile)
-        return sums, squares
+        return sums.T, squares
 
     results = run.parallel(block, range(0, len(queries), rows), threads)
     sums = torch.cat([sums for sums, _ in results])
@@ -166,15 +171,16 @@ def kernel_pass(
 
     total = sums[:, :1]
     means = sums[:, 1:] / total
-    mean, mean_square, rest = means[:, :dim], means[:, dim : 2 * dim], means[:, 2 * dim :]
+    mean, length, rest = means[:, :dim], means[:, dim], means[:, dim + 1 :]
     mass = weights.sum().to(data) if weights is not None else torch.tensor(float(n)).to(data)
     left_out = 0 if own is None else (1 if weights is None else weights.to(data)[own])
     normaliser = torch.log(mass - left_out) + 0.5 * dim * math.log(2 * math.pi) + h.log().sum()
-    spread = mean_square - 2 * queries * mean + queries.square()
+    # sum_j E[(X_j - x_j)^2] / h_j^4, from whitened coordinates
+    spread = length + ((queries - 2 * mean) * queries / h.square()).sum(1)
     return KernelEstimate(
         log_prob=peak + total[:, 0].log() - normaliser,
         score=(mean - queries) / h,
-        laplacian=((spread - 1) / h.square()).sum(1),
+        laplacian=spread - h.pow(-2).sum(),
         means=rest,
         sample_size=total[:, 0].square() / squares if sample_size else None,
     )

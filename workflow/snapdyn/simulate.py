@@ -20,18 +20,19 @@ def euler_maruyama(rate, x, *, steps, dt, diffusivity, generator):
     their rounding is far below the error of a step.
 
     Args:
-        rate: drift of states ``(dim, n)``.
+        rate: function ``(x, out)`` that writes the drift of states ``(dim, n)`` into ``out``.
         x: states ``(dim, n)``, overwritten.
         dt: step in time units; the stationary law is off by O(dt).
         generator: torch generator on the device of ``x``.
     Equation: ``euler-maruyama``
     """
     noise = torch.empty(min(NOISE_STEPS, max(steps, 1)), *x.shape, dtype=torch.float32, device=x.device)
-    amplitude = math.sqrt(2 * diffusivity * dt)
+    speed, amplitude = torch.empty_like(x), math.sqrt(2 * diffusivity * dt)
     for step in range(steps):
         if step % NOISE_STEPS == 0:
             noise.normal_(generator=generator)
-        x.add_(rate(x), alpha=dt).add_(noise[step % NOISE_STEPS], alpha=amplitude)
+        rate(x, speed)
+        x.add_(speed, alpha=dt).add_(noise[step % NOISE_STEPS], alpha=amplitude)
     if not torch.isfinite(x).all():
         lost = int((~torch.isfinite(x).all(0)).sum())
         raise ValueError(f"{lost} of {x.shape[1]} trajectories left the finite numbers; take a smaller dt than {dt}")
@@ -62,6 +63,31 @@ def stationary_cloud(system, n, *, dt, burn, seed, per_trajectory=1, gap=0.0, de
             records.append(x.T.cpu().numpy().copy())
     cloud = np.concatenate(records)
     return np.random.default_rng(seeds[-1]).permutation(cloud)[:n]
+
+
+def attractor_distances(system, model, *, seed, n=1000, burn=10.0, dt=2e-3):
+    """How far a fitted drift's noise-free cloud of ``n`` points is from the true one.
+
+    Returns:
+        ``attractor_w1``, in the state's units, left out where the fitted drift carries points to infinity; and
+        ``attractor_w1_floor``, the same between two clouds of the true drift.
+    """
+    from snapdyn import metrics
+
+    coefficients = torch.from_numpy(model.coefficients)
+
+    def cloud(rate, seed):
+        x = system.initial(n, torch.Generator().manual_seed(seed), "cpu")
+        silent = torch.Generator()
+        return euler_maruyama(rate, x, steps=round(burn / dt), dt=dt, diffusivity=0.0, generator=silent).T.numpy()
+
+    true = cloud(system.rate, 2 * seed)
+    found = {"attractor_w1_floor": metrics.wasserstein(true, cloud(system.rate, 2 * seed + 1))}
+    try:
+        fitted = cloud(lambda x, out: out.copy_(model.drift_terms(coefficients, x.T).T), 2 * seed + 1)
+    except ValueError:
+        return found
+    return found | {"attractor_w1": metrics.wasserstein(true, fitted)}
 
 
 def timed_snapshots(system, n, times, *, dt, seed, start=None, device="cpu"):

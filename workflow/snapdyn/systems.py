@@ -40,13 +40,13 @@ class System:
         """The parameters as a vector ``(count,)``."""
         return torch.tensor(list(self.parameters.values()), dtype=torch.float64)
 
-    def rate(self, x: Tensor) -> Tensor:
-        """Drift of states laid out one component a row, ``(dim, n)``: the form that simulates fastest."""
+    def rate(self, x: Tensor, out: Tensor) -> None:
+        """Write f of states laid out one component a row, ``(dim, n)``, into ``out``: the inner loop of simulations."""
         raise NotImplementedError
 
     def drift(self, t, x: Tensor) -> Tensor:
         """f(x) ``(n, dim)``; the systems here do not depend on ``t``."""
-        return self.rate(x.T).T
+        return self.terms(self.truth.to(x), x)
 
     def divergence(self, t, x: Tensor) -> Tensor:
         """div f(x) ``(n,)``."""
@@ -122,10 +122,12 @@ class Lorenz(System):
             3,
         )
 
-    def rate(self, state):
+    def rate(self, state, out):
         x, y, z = state
         sigma, rho, beta = self.parameters.values()
-        return torch.stack([sigma * (y - x), x * (rho - z) - y, x * y - beta * z])
+        torch.sub(y, x, out=out[0]).mul_(sigma)
+        torch.sub(rho, z, out=out[1]).mul_(x).sub_(y)
+        torch.mul(x, y, out=out[2]).sub_(z, alpha=beta)
 
     def initial(self, n, generator, device):
         spread = torch.tensor([[8.0], [9.0], [8.0]], dtype=torch.float64, device=device)
@@ -173,8 +175,8 @@ class OrnsteinUhlenbeck(System):
             fixes_clock=bool(rotation),
         )
 
-    def rate(self, x):
-        return -self.matrix.to(x) @ x
+    def rate(self, x, out):
+        torch.mm(-self.matrix.to(x), x, out=out)
 
     def log_prob(self, t, x):
         normal = torch.distributions.MultivariateNormal(
@@ -214,11 +216,12 @@ class Hopf(System):
             2,
         )
 
-    def rate(self, state):
+    def rate(self, state, out):
         x, y = state
         a, b = self.parameters.values()
         radial = a - b * (x * x + y * y)
-        return torch.stack([x * radial + self.turn * y, y * radial - self.turn * x])
+        torch.mul(x, radial, out=out[0]).add_(y, alpha=self.turn)
+        torch.mul(y, radial, out=out[1]).sub_(x, alpha=self.turn)
 
     @property
     def _square_law(self):
@@ -271,10 +274,11 @@ class DoubleWell(System):
             2,
         )
 
-    def rate(self, state):
+    def rate(self, state, out):
         x, y = state
         a, b, c = self.parameters.values()
-        return torch.stack([a * x - b * x**3, -c * y])
+        torch.mul(x, x, out=out[0]).mul_(-b).add_(a).mul_(x)
+        torch.mul(y, -c, out=out[1])
 
     def potential(self, t, x):
         """V with f = -grad V ``(n,)``, in length^2 / time."""
