@@ -71,7 +71,7 @@ def test_errors_are_root_mean_squares_with_the_range_of_seeds():
 
 def test_bandwidth_errors_keep_their_sign():
     frame = metrics_frame(["lorenz"], ["kde-l1/h=3", "kde-l1/h=0.5"], "relative_error_sigma", [-0.1, -0.3])
-    rows, _ = figures.bandwidth({"metrics": (frame, {})})
+    rows, _ = figures.bandwidth({"metrics": (frame, {}), "cloud": (None, {"system": {"names": ["sigma"]}})})
     assert rows["x"].tolist() == [0.5, 3.0] and np.allclose(rows["y"], -20)
     assert np.allclose(rows["high"] - rows["low"], 2 * 100 * np.std([-0.1, -0.3], ddof=1))
 

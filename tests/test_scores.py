@@ -172,6 +172,15 @@ def test_probes_far_away_see_the_nearest_point_and_stay_finite(dtype):
     assert (mean - data.double()).norm(dim=1).min() < 0.5 * (mean - probe).norm()
 
 
+@pytest.mark.parametrize(("dtype", "h"), [(torch.float64, 1e-8), (torch.float64, 1e-10), (torch.float32, 1e-4)])
+def test_a_kernel_narrower_than_the_digits_stays_finite(dtype, h):
+    """Rounding of |x|^2 / h^2 then exceeds every exponent, so weights are noise; they must not be infinite."""
+    data = (8 * cloud(300)).to(dtype)
+    found = scores.kernel_pass(data, data[:50] + 0.5, h)
+    for name in ("log_prob", "score", "laplacian", "sample_size"):
+        assert torch.isfinite(getattr(found, name)).all(), name
+
+
 def test_single_precision_is_close_to_double():
     data, probes = cloud(400), cloud(50, seed=1)
     h = 0.4 * data.std(0)

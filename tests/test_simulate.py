@@ -20,7 +20,7 @@ def decay(x, out):
 def run_chain(n, *, steps, dt, start=0.0, seed=0, diffusivity=NOISE):
     x = torch.full((1, n), start, dtype=torch.float64)
     generator = torch.Generator().manual_seed(seed)
-    return simulate.euler_maruyama(decay, x, steps=steps, dt=dt, diffusivity=diffusivity, generator=generator)
+    return simulate.integrate(decay, x, steps=steps, dt=dt, diffusivity=diffusivity, generator=generator)
 
 
 class Clock(systems.System):
@@ -82,7 +82,7 @@ def test_increments_of_different_steps_are_independent():
     still = Clock(diffusivity=0.5)
     steps = 2 * simulate.NOISE_STEPS + 3
     x, generator = torch.zeros(2, 50_000, dtype=torch.float64), torch.Generator().manual_seed(0)
-    simulate.euler_maruyama(still.rate, x, steps=steps, dt=0.01, diffusivity=0.5, generator=generator)
+    simulate.integrate(still.rate, x, steps=steps, dt=0.01, diffusivity=0.5, generator=generator)
     assert abs(x[1].var() / (steps * 0.01) - 1) < 4 * math.sqrt(2 / 50_000)
     assert stats.kstest(x[1].numpy() / math.sqrt(steps * 0.01), "norm").pvalue > 1e-3
     assert abs(np.corrcoef(x)[0, 1]) < 4 / math.sqrt(50_000)
@@ -145,7 +145,7 @@ def test_memory_does_not_grow_with_the_number_of_steps():
     rate.step = 0
     gc.collect()
     x = torch.zeros(3, 1000, dtype=torch.float64)
-    simulate.euler_maruyama(rate, x, steps=701, dt=1e-3, diffusivity=1.0, generator=torch.Generator().manual_seed(0))
+    simulate.integrate(rate, x, steps=701, dt=1e-3, diffusivity=1.0, generator=torch.Generator().manual_seed(0))
     assert held[700] <= held[10] + 4 * x.nbytes
     assert len(places) == 1
 

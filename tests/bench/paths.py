@@ -178,7 +178,7 @@ def simulation(small=False):
     def ours():
         state = torch.from_numpy(np.ascontiguousarray(start.T)).clone()
         generator = torch.Generator().manual_seed(0)
-        simulate.euler_maruyama(system.rate, state, steps=steps, dt=dt, diffusivity=DIFFUSIVITY, generator=generator)
+        simulate.integrate(system.rate, state, steps=steps, dt=dt, diffusivity=DIFFUSIVITY, generator=generator)
         return state.T.numpy()
 
     reference = peers.eager_lorenz(start, steps, dt, DIFFUSIVITY, seed=1)
@@ -196,7 +196,7 @@ def simulation(small=False):
         "simulation",
         f"Lorenz, {n} trajectories, {steps} steps of {dt}; accuracy in standard errors",
         [
-            Variant("snapdyn.simulate.euler_maruyama", "ours", given(ours)),
+            Variant("snapdyn.simulate.integrate", "ours", given(ours)),
             Variant("torch eager float64", "peer", given(peers.eager_lorenz, *options), 2.5),
             Variant("torchsde Euler float32", "peer", partial(peers.torchsde_lorenz, start, few, *options[2:]), 4.0,
                     work=few / steps, compare=False, note=f"{few} steps, scaled"),

@@ -9,8 +9,9 @@ from snakemake.exceptions import WorkflowError
 WORKFLOW = Path(str(workflow.current_basedir)).parent
 PACKAGE = WORKFLOW / "snapdyn"
 
-# Jobs import the package from here, whatever environment they run in.
+# Jobs import the package from here, whatever environment they run in, and the user's modules from where the run is.
 sys.path.insert(0, str(WORKFLOW))
+sys.path.append(str(Path.cwd()))
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(WORKFLOW), str(Path.cwd()), os.environ.get("PYTHONPATH")]))
 # One thread inside every library: results must not depend on how many there are.
 for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
@@ -50,13 +51,15 @@ def library(script, *modules):
     return sorted({str(path) for path in [*files, *codebase.modules_named(modules, PACKAGE)]})
 
 
-def method_code(method):
-    """The files behind a method: its module in the package, or the user's own file."""
-    if methods.is_custom(method):
-        import importlib.util
+def method_code(method, drift=None):
+    """The files behind a method: its module in the package or the user's own, and the user's own drift library."""
+    import importlib.util
 
-        return [importlib.util.find_spec(method.split(":")[0]).origin]
-    return [str(path) for path in codebase.modules_named([methods.METHODS[method].module], PACKAGE)]
+    own = [name for name in (method, (drift or {}).get("library", "")) if methods.is_custom(name)]
+    files = [importlib.util.find_spec(name.split(":")[0]).origin for name in own]
+    if method in methods.METHODS:
+        files += map(str, codebase.modules_named([methods.METHODS[method].module], PACKAGE))
+    return files
 
 
 def snapshots_of(dataset, seeds):

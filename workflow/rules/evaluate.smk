@@ -128,7 +128,7 @@ rule evaluate_analysis:
     """The same for one of the user's analyses."""
     input:
         code=library("evaluate", "models"),
-        method=lambda w: method_code(analysis(w).method),
+        method=lambda w: method_code(analysis(w).method, analysis(w).drift),
         snapshots=lambda w: snapshots_of(analysis(w).dataset, analysis(w).seeds),
         models=lambda w: seeds_of(analysis(w), "model.pt"),
         predicted=lambda w: seeds_of(analysis(w), "predicted.parquet"),

@@ -8,7 +8,7 @@ def figure_inputs(w):
     base = f"{RESULTS}/fits/{w.paper}/{experiment}"
     first = fits[0]
     files = {"metrics": f"{base}/metrics.parquet", "parameters": f"{base}/parameters.parquet"}
-    if first.kind == "recovery":
+    if first.kind in ("recovery", "bandwidth"):
         files["cloud"] = snapshots_of(first.dataset, 1)[0]
         if "kde-adam" in {fit.method for fit in fits}:
             files["history"] = f"{base}/{first.dataset}/kde-adam/history.parquet"

@@ -98,7 +98,7 @@ rule fit_analysis:
     """A method on one split of the user's data."""
     input:
         code=library("fit", "models"),
-        method=lambda w: method_code(analysis(w).method),
+        method=lambda w: method_code(analysis(w).method, analysis(w).drift),
         snapshots=lambda w: f"{RESULTS}/data/{analysis(w).dataset}/seed-{w.seed}/snapshots.parquet",
     output:
         model="<results>/analyses/{analysis}/seed-{seed}/model.pt",

@@ -15,7 +15,7 @@ with run.job(snakemake) as job:
         fit,
         cells=snapshots(snakemake.input.snapshots),
         predicted=snapshots(snakemake.input.predicted),
-        fitted=[models.load(path, trust=trusted) for path in snakemake.input.models],
+        fitted=(models.load(path, trust=trusted) for path in snakemake.input.models),
         baselines=[artifacts.read(path, "metrics/1")[0] for path in snakemake.input.baselines],
         truths=[artifacts.read(path, "field/1")[0] for path in snakemake.input.truth],
         forecasts_of_truth=snapshots(snakemake.input.forecast),

@@ -22,8 +22,8 @@ with run.job(snakemake) as job:
     carry = forecasts.predict if snapshots.timed else forecasts.regenerate
     predicted = carry(model, snapshots, job.rng)
     seed = snakemake.params.seed
+    parameters, history = recovery.tidy_parameters(model, fit=fit, seed=seed), recovery.tidy_history(model, seed=seed)
     models.save(model, snakemake.output.model, method=fit.method, meta=snapshots.meta)
-    parameters = recovery.tidy_parameters(model, fit=fit, seed=seed)
     artifacts.write(parameters, snakemake.output.parameters, "parameters/1", {"axes": snapshots.meta["axes"]})
-    artifacts.write(recovery.tidy_history(model, seed=seed), snakemake.output.history, "history/1")
+    artifacts.write(history, snakemake.output.history, "history/1")
     artifacts.write(predicted.frame(), snakemake.output.predicted, "snapshots/1", predicted.meta)

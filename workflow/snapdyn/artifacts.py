@@ -33,12 +33,14 @@ class Contract:
         optional: columns that may be there as well, in the same notation.
         missing: columns in which NaN means "not applicable"; everywhere else a value must be finite.
         unique: columns that together may not repeat.
+        may_be_empty: whether no rows is an answer too.
     """
 
     columns: dict
     optional: dict
     missing: frozenset = frozenset()
     unique: tuple = ()
+    may_be_empty: bool = False
 
     def expand(self, columns, dim):
         for name, kind in columns.items():
@@ -64,6 +66,7 @@ CONTRACTS = {
         | {"name": TEXT, "estimate": FLOAT, "std_error": FLOAT, "truth": FLOAT, "unit": TEXT},
         {},
         frozenset({"std_error", "truth"}),
+        may_be_empty=True,  # a model need not have parameters
     ),
     "metrics/1": Contract(
         {"paper": TEXT, "experiment": TEXT, "dataset": TEXT, "method": TEXT, "seed": INT, "split": TEXT}
@@ -109,7 +112,7 @@ def problems(frame, kind, meta):
     required = dict(contract.expand(contract.columns, dim))
     allowed = required | dict(contract.expand(contract.optional, dim))
     found = []
-    if len(frame) == 0:
+    if len(frame) == 0 and not contract.may_be_empty:
         found.append("the table has no rows")
     if missing := [name for name in required if name not in frame]:
         found.append(f"missing columns {missing}; it has {list(frame.columns)}")

@@ -120,18 +120,22 @@ def _method_faults(where, name, options):
     if fault := methods.unknown(name):
         yield f"{where}: {fault}"
     elif methods.is_custom(name):
-        try:
-            there = importlib.util.find_spec(name.split(":")[0])
-        except (ImportError, ValueError):
-            there = None
-        if there is None:
-            yield f"{where}: cannot find the module of {name!r}; is its folder on PYTHONPATH?"
+        yield from _import_faults(where, name)
     else:
         known = methods.METHODS[name].options
         for key in sorted(set(options or {}) - set(known)):
             near = difflib.get_close_matches(key, known, 1)
             hint = f"did you mean {near[0]!r}?" if near else f"it takes {list(known)}"
             yield f"{where}: {name} has no option {key!r}; {hint}"
+
+
+def _import_faults(where, name):
+    try:
+        there = importlib.util.find_spec(name.split(":")[0])
+    except (ImportError, ValueError):
+        there = None
+    if there is None:
+        yield f"{where}: cannot find the module of {name!r}; is its folder on PYTHONPATH?"
 
 
 def _analysis_faults(name, spec, dataset):
@@ -162,6 +166,8 @@ def _drift_faults(where, drift):
         near = difflib.get_close_matches(library, LIBRARIES, 1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         yield f"{where}.library: unknown drift library {library!r}{hint} (known: {list(LIBRARIES)}, or module:function)"
+    if ":" in library:
+        yield from _import_faults(f"{where}.library", library)
     if library == "custom" and not drift.get("terms"):
         yield f"{where}.terms: the custom library needs terms, for example {{a: ['-x', '0'], b: ['0', '-y']}}"
 

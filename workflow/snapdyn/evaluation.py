@@ -10,7 +10,8 @@ def evaluate(fit, *, cells, predicted, fitted, baselines, truths, forecasts_of_t
 
     Args:
         fit: :class:`snapdyn.config.Fit`.
-        cells, predicted, fitted: snapshots, predictions and models of every seed.
+        cells, predicted: snapshots and predictions of every seed.
+        fitted: iterable of the models; asked only where they are needed, for stationary clouds and known truths.
         baselines: ``metrics/1`` frames of the same data, one a seed; empty for stationary clouds.
         truths, forecasts_of_truth: true velocities (``field/1``) and predictions of the true law, one a seed,
             where the data are synthetic.
@@ -28,7 +29,7 @@ def evaluate(fit, *, cells, predicted, fitted, baselines, truths, forecasts_of_t
         parts.append(forecasts.score(cell, moved, identity=about | {"seed": seed}))
     for seed, cell, moved in zip(seeds, cells, forecasts_of_truth, strict=False):
         parts.append(forecasts.score(cell, moved, identity=about | {"seed": seed, "method": "true-law"}))
-    for seed, model, truth in zip(seeds, fitted, truths, strict=False):
+    for seed, truth, model in zip(seeds, truths, fitted, strict=False):
         if callable(getattr(model, "drift", None)):
             cosine = {"velocity_cosine": forecasts.velocity_cosine(model, truth, cells[0].dim)}
             rows = metrics.rows(cosine, split="test", unit="1", n=len(truth), **about | {"seed": seed})

@@ -52,7 +52,7 @@ def attractor(name, parameters, *, diffusivity, steps=30000, dt=2e-3):
     path = []
     try:
         for _ in range(steps // 4):
-            simulate.euler_maruyama(
+            simulate.integrate(
                 system.rate, x, steps=4, dt=dt, diffusivity=0.0, generator=torch.Generator().manual_seed(0)
             )
             path.append(x[:, 0].numpy().copy())
@@ -121,6 +121,7 @@ def bandwidth(files):
         name = metric.removeprefix("relative_error_")
         parts.append(rows(name, kind, mean.index, mean.to_numpy(), (mean - sd).to_numpy(), (mean + sd).to_numpy()))
     facts = {"seeds": errors["seed"].nunique(), "n": f"{errors['n'].max():,}"}
+    facts["names"] = files["cloud"][1]["system"]["names"]
     return pd.concat(parts, ignore_index=True), facts
 
 

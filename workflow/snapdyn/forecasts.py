@@ -50,6 +50,8 @@ def regenerate(model, snapshots, rng):
     The time is five times the one in which a typical point drifts by one standard deviation; the notes of the
     result say how long that is.
     """
+    if not callable(getattr(model, "drift", None)):
+        raise ValueError(f"a stationary cloud needs a model with drift(t, x), {type(model).__name__} has none")
     cells = snapshots.select(split="test")
     speed = np.median(np.linalg.norm(model.drift(np.zeros(len(cells)), cells.x), axis=1))
     horizon = float(5 * np.linalg.norm(cells.x.std(0)) / max(speed, 1e-300))

@@ -18,6 +18,7 @@ from snapdyn import drifts, models, run
 
 CHUNK = 2048
 GRAM_LIMIT = 2000  # blocks times tests whose second moments are kept
+SETTLED = 0.01  # standard errors
 EIGENVALUE_CUT = 1e-10  # relative to the largest, of the tests' correlation matrix
 
 
@@ -239,8 +240,8 @@ class MomentEquations:
         norm = design.norm(dim=1).clamp_min(torch.finfo(design.dtype).tiny)
         return _scaled_least_squares(design / norm[:, None], rest / norm)[0]
 
-    def solve(self, iterations=3, start=None):
-        """Two-step and iterated optimal weighting from an unweighted start.
+    def solve(self, iterations=10, start=None):
+        """Optimal weighting from an unweighted start, repeated until the estimate no longer moves.
 
         Raises:
             ValueError: fewer usable moments than unknowns.
@@ -256,7 +257,10 @@ class MomentEquations:
                     "the test functions, or take a smaller drift library"
                 )
             white, target = root @ design, root @ rest
+            before = theta
             theta, condition = _scaled_least_squares(white, target)
+            if (white @ (theta - before)).square().sum() < SETTLED**2:  # the move in standard errors
+                break
         residual = white @ theta - target
         covariance = torch.linalg.pinv(white.T @ white, hermitian=True, rtol=1e-14)
         statistic, dof = float(residual @ residual), len(root) - self.unknowns
@@ -323,10 +327,10 @@ class Moments:
         diffusivity: D in length^2 / time, or ``"unknown"`` to estimate it (timed snapshots, or a drift
             whose known part fixes the clock).
         degree: highest degree of the monomial tests; None chooses the lowest that overdetermines.
-        iterations: re-weighting steps.
+        iterations: re-weighting steps at most.
     """
 
-    def __init__(self, drift, *, diffusivity, degree=None, iterations=3):
+    def __init__(self, drift, *, diffusivity, degree=None, iterations=10):
         self.drift, self.iterations, self.degree = drift, iterations, degree
         self.diffusivity = None if diffusivity == "unknown" else float(diffusivity)
 
@@ -363,12 +367,15 @@ class Moments:
         for degree in self._degrees(data.dim, len(clouds) - 1):
             tests = Tests.monomials(x, degree)
             equations = self._equations(clouds, times, tests, device, threads)
-            fault = self._undetermined(clouds, times, tests, equations, names, rng, device, threads)
+            fault = self._too_few(clouds, tests, names)
+            if fault is None:
+                solution = equations.solve(self.iterations)
+                theta = torch.from_numpy(solution.estimate).to(x)
+                fault = self._undetermined(theta, clouds, times, tests, equations, names, rng, device, threads)
             if fault is None:
                 break
         else:
             raise ValueError(fault)
-        solution = equations.solve(self.iterations)
         known = self.diffusivity is not None
         return models.DriftModel(
             self.drift,
@@ -392,24 +399,27 @@ class Moments:
 
         return MomentEquations([moments(cloud) for cloud in clouds], times, diffusivity=self.diffusivity)
 
-    def _undetermined(self, clouds, times, tests, equations, names, rng, device, threads):
-        unknowns, rows = len(names), sum(map(len, clouds))
-        moments = tests.count * max(1, len(clouds) - 1)
-        if moments <= unknowns or rows <= unknowns:
-            return (
-                f"{unknowns} unknowns cannot be determined from {rows} rows and {moments} moments: give more data, "
-                "a smaller drift library, or test functions of a higher degree (options: {degree: ..})"
-            )
-        root = whitening(equations.noise(equations.start()))
+    def _too_few(self, clouds, tests, names):
+        rows, moments = sum(map(len, clouds)), tests.count * max(1, len(clouds) - 1)
+        if min(rows, moments) > len(names):
+            return None
+        return (
+            f"{len(names)} unknowns cannot be determined from {rows} rows and {moments} moments: give more data, "
+            "a smaller drift library, or test functions of a higher degree (options: {degree: ..})"
+        )
+
+    def _undetermined(self, theta, clouds, times, tests, equations, names, rng, device, threads):
+        root = whitening(equations.noise(theta))
         halves = []
         orders = [rng.permutation(len(cloud)) for cloud in clouds]
         for side in (0, 1):
             parts = [c.where(np.sort(order[side::2])) for c, order in zip(clouds, orders, strict=True)]
             halves.append(root @ self._equations(parts, times, tests, device, threads, second=False).system()[0])
-        if bad := undetermined(halves, lambda w: root @ equations.noise_along(w) @ root.T, names):
-            return (
-                f"these data do not determine all {unknowns} unknowns: a combination of {bad} changes nothing that "
-                "can be seen (for instance a rotation along the level sets of the density). Fix one of them in "
-                "`known:`, take a smaller drift library, or give more data"
-            )
-        return None
+        bad = undetermined(halves, lambda w: root @ equations.noise_along(w) @ root.T, names)
+        if not bad:
+            return None
+        return (
+            f"these data do not determine all {len(names)} unknowns: a combination of {bad} changes nothing that "
+            "can be seen (for instance a rotation along the level sets of the density). Fix one of them in "
+            "`known:`, take a smaller drift library, or give more data"
+        )

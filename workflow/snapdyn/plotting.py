@@ -99,13 +99,12 @@ def lorenz(frame, style, facts):
             dashes = {"truth": "-", "moments": ":"}.get(series, "-")
             axis.plot(line["x"], line["y"], dashes, linewidth=0.5, color=entry["colour"], label=entry["label"])
         axis.set(title="noise-free attractor", xlabel="x", ylabel="z")
-        axis.legend(loc="upper center", fontsize=6)
     for axis, panel in zip(bottom[2:], errors, strict=False):
         _errors(axis, frame[frame["panel"] == panel], style, facts["names"])
-        axis.set(title=panel.removeprefix("error: "), ylabel="relative error, % (RMS; range of seeds)")
+        axis.set(title=panel.removeprefix("error: "), ylabel="relative error, %")
     for axis in bottom[2 + len(errors) :]:
         axis.axis("off")
-    _legend_below(figure, bottom[2:])
+    _legend_below(figure, bottom[1:])
     return figure
 
 
@@ -122,7 +121,7 @@ def _errors(axis, panel, style, names):
 def bandwidth(frame, style, facts):
     """Error against kernel width, one panel a parameter."""
     style.need(frame["series"])
-    panels = list(dict.fromkeys(frame["panel"]))
+    panels = facts["names"]
     figure, axes = _figure(len(panels))
     for axis, panel in zip(axes[0], panels, strict=True):
         mine = frame[frame["panel"] == panel]
@@ -139,6 +138,9 @@ def bandwidth(frame, style, facts):
             )
         axis.axhline(0, color="black", linestyle="--", linewidth=1)
         axis.set_xscale("log")
+        ticks = [0.3, 0.5, 1, 2, 3, 5, 8]
+        axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        axis.set_xticks([], minor=True)
         axis.set_yscale("symlog", linthresh=2)
         axis.set(title=panel, xlabel="kernel width h (units of the state)", ylabel="signed error, %")
     _legend_below(figure, axes)
@@ -157,7 +159,7 @@ def ornstein_uhlenbeck(frame, style, facts):
             _interval(axis, [place], mine[mine["series"] == name], style, name)
         axis.set_xticks([])
         axis.set_yscale("log")
-        axis.set(title=panel, ylabel="error of the rates, % (RMS; range of seeds)")
+        axis.set(title=panel, ylabel="relative error of the rates, %")
     _legend_below(figure, axes)
     return figure
 

@@ -5,6 +5,8 @@ import pandas as pd
 
 from snapdyn import metrics
 
+NO_PARAMETERS = {"name": np.array([], object), "estimate": [], "std_error": [], "unit": np.array([], object)}
+
 
 def truth_of(snapshots):
     """name -> true value, from the system that simulated ``snapshots``."""
@@ -12,8 +14,8 @@ def truth_of(snapshots):
 
 
 def tidy_parameters(model, *, fit, seed, truth=None):
-    """The ``parameters/1`` rows of one fitted model; NaN where there is no truth or no standard error."""
-    frame = model.parameters.copy()
+    """The ``parameters/1`` rows of one fitted model, none if it has no parameters; NaN: no truth, no error."""
+    frame = getattr(model, "parameters", pd.DataFrame(NO_PARAMETERS)).copy()
     frame["truth"] = frame["name"].map(truth or {}).astype(np.float64)
     about = {"paper": fit.paper, "experiment": fit.experiment, "dataset": fit.dataset, "method": fit.method}
     for place, (name, value) in enumerate((about | {"seed": seed}).items()):

@@ -1,4 +1,4 @@
-"""Simulate systems: independent trajectories by Euler-Maruyama, recorded as unordered snapshots."""
+"""Simulate systems: independent trajectories, recorded as unordered snapshots."""
 
 import math
 
@@ -11,9 +11,10 @@ from snapdyn.snapshots import Snapshots
 # state to stay in the cache; fixed, so that results depend neither on threads nor on memory.
 BLOCK = 8192
 NOISE_STEPS = 32
+SCHEMES = ("euler-maruyama", "heun")
 
 
-def euler_maruyama(rate, x, *, steps, dt, diffusivity, generator):
+def integrate(rate, x, *, steps, dt, diffusivity, generator, scheme="euler-maruyama"):
     """Advance states by ``steps`` steps of dX = f dt + sqrt(2 D) dW, in place.
 
     The state is float64 and the increments are float32: drawing normal deviates is most of the cost, and
@@ -22,16 +23,25 @@ def euler_maruyama(rate, x, *, steps, dt, diffusivity, generator):
     Args:
         rate: function ``(x, out)`` that writes the drift of states ``(dim, n)`` into ``out``.
         x: states ``(dim, n)``, overwritten.
-        dt: step in time units; the stationary law is off by O(dt).
+        dt: step in time units.
         generator: torch generator on the device of ``x``.
-    Equation: ``euler-maruyama``
+        scheme: ``euler-maruyama``, whose stationary law is off by O(dt), or ``heun``, off by O(dt^2) because
+            the noise is additive, for one more drift and no more noise a step.
+    Equation: ``euler-maruyama``, ``stochastic-heun``
     """
+    if scheme not in SCHEMES:
+        raise ValueError(f"unknown scheme {scheme!r}; there are {SCHEMES}")
     noise = torch.empty(min(NOISE_STEPS, max(steps, 1)), *x.shape, dtype=torch.float32, device=x.device)
     speed, amplitude = torch.empty_like(x), math.sqrt(2 * diffusivity * dt)
+    ahead, later = (torch.empty_like(x), torch.empty_like(x)) if scheme == "heun" else (None, None)
     for step in range(steps):
         if step % NOISE_STEPS == 0:
             noise.normal_(generator=generator)
         rate(x, speed)
+        if scheme == "heun":
+            torch.add(x, speed, alpha=dt, out=ahead).add_(noise[step % NOISE_STEPS], alpha=amplitude)
+            rate(ahead, later)
+            speed.add_(later).mul_(0.5)
         x.add_(speed, alpha=dt).add_(noise[step % NOISE_STEPS], alpha=amplitude)
     if not torch.isfinite(x).all():
         lost = int((~torch.isfinite(x).all(0)).sum())
@@ -39,7 +49,9 @@ def euler_maruyama(rate, x, *, steps, dt, diffusivity, generator):
     return x
 
 
-def stationary_cloud(system, n, *, dt, burn, seed, per_trajectory=1, gap=0.0, device="cpu", progress=iter):
+def stationary_cloud(
+    system, n, *, dt, burn, seed, per_trajectory=1, gap=0.0, scheme=SCHEMES[0], device="cpu", progress=iter
+):
     """``n`` unordered states of ``system`` after a transient.
 
     Args:
@@ -59,7 +71,15 @@ def stationary_cloud(system, n, *, dt, burn, seed, per_trajectory=1, gap=0.0, de
         x = system.initial(size, generator, device)
         for record in range(per_trajectory):
             steps = round((gap if record else burn) / dt)
-            euler_maruyama(system.rate, x, steps=steps, dt=dt, diffusivity=system.diffusivity, generator=generator)
+            integrate(
+                system.rate,
+                x,
+                steps=steps,
+                dt=dt,
+                diffusivity=system.diffusivity,
+                generator=generator,
+                scheme=scheme,
+            )
             records.append(x.T.cpu().numpy().copy())
     cloud = np.concatenate(records)
     return np.random.default_rng(seeds[-1]).permutation(cloud)[:n]
@@ -79,7 +99,7 @@ def attractor_distances(system, model, *, seed, n=1000, burn=10.0, dt=2e-3):
     def cloud(rate, seed):
         x = system.initial(n, torch.Generator().manual_seed(seed), "cpu")
         silent = torch.Generator()
-        return euler_maruyama(rate, x, steps=round(burn / dt), dt=dt, diffusivity=0.0, generator=silent).T.numpy()
+        return integrate(rate, x, steps=round(burn / dt), dt=dt, diffusivity=0.0, generator=silent).T.numpy()
 
     true = cloud(system.rate, 2 * seed)
     found = {"attractor_w1_floor": metrics.wasserstein(true, cloud(system.rate, 2 * seed + 1))}
@@ -107,7 +127,7 @@ def timed_snapshots(system, n, times, *, dt, seed, start=None, device="cpu"):
         else:
             x = torch.from_numpy(np.ascontiguousarray(start(n, np.random.default_rng(child)).T)).to(device)
         steps = round((time - times[0]) / dt)
-        euler_maruyama(system.rate, x, steps=steps, dt=dt, diffusivity=system.diffusivity, generator=generator)
+        integrate(system.rate, x, steps=steps, dt=dt, diffusivity=system.diffusivity, generator=generator)
         clouds.append(x.T.cpu().numpy().copy())
     return np.concatenate(clouds), np.repeat(np.asarray(times, dtype=np.float64), n)
 
@@ -123,6 +143,7 @@ def system_snapshots(
     burn=None,
     per_trajectory=1,
     gap=0.0,
+    scheme=SCHEMES[0],
     device="cpu",
     progress=iter,
 ):
@@ -143,6 +164,7 @@ def system_snapshots(
             seed=seed,
             per_trajectory=per_trajectory,
             gap=gap,
+            scheme=scheme,
             device=device,
             progress=progress,
         )
@@ -155,6 +177,6 @@ def system_snapshots(
         "seed": seed,
         "system": spec
         | {"parameters": system.parameters, "names": list(system.parameters), "diffusivity": system.diffusivity},
-        "equations": ["sde", "euler-maruyama"],
+        "equations": ["sde", {"euler-maruyama": "euler-maruyama", "heun": "stochastic-heun"}[scheme]],
     }
     return Snapshots.build(x, meta=meta)

@@ -10,7 +10,7 @@ import torch
 
 from snapdyn import drifts, metrics, moments, verdict
 
-DEGREE = 3
+DEGREE = 4  # even: a cloud that is its own mirror image shows nothing beyond a linear drift to degree 3
 
 
 def generator_residuals(drift, diffusivity, tests, x):
@@ -48,7 +48,13 @@ def linear_drift(x, diffusivity):
 def diffusivity_of(model, given):
     """D that goes with the model's drift: its own if it estimated one, else the one that was given."""
     own = getattr(model, "diffusivity", None)
-    return float(own) if own is not None else float(given)
+    found = given if own is None else own
+    if not isinstance(found, int | float):
+        raise ValueError(
+            f"a drift for a stationary cloud is judged together with its diffusivity, got {found!r}: give the analysis "
+            "a number, or the model an attribute `diffusivity`"
+        )
+    return float(found)
 
 
 def residual_pair(model, snapshots, diffusivity):
