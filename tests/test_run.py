@@ -129,12 +129,12 @@ def test_parallel_keeps_the_order_of_its_items():
         return item * item
 
     for threads in (1, 4):
-        assert run.parallel(slow_first, range(20), threads) == [item * item for item in range(20)]
+        assert list(run.parallel(slow_first, range(20), threads)) == [item * item for item in range(20)]
 
 
 def test_parallel_passes_an_error_on():
     with pytest.raises(ZeroDivisionError):
-        run.parallel(lambda item: 1 / item, [1, 0, 1], 2)
+        list(run.parallel(lambda item: 1 / item, [1, 0, 1], 2))
 
 
 def test_progress_counts_in_the_log(play):

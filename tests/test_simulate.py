@@ -17,10 +17,10 @@ def decay(x, out):
     torch.mul(x, -RATE, out=out)
 
 
-def run_chain(n, *, steps, dt, start=0.0, seed=0, diffusivity=NOISE):
+def run_chain(n, *, steps, dt, start=0.0, seed=0, diffusivity=NOISE, **options):
     x = torch.full((1, n), start, dtype=torch.float64)
     generator = torch.Generator().manual_seed(seed)
-    return simulate.integrate(decay, x, steps=steps, dt=dt, diffusivity=diffusivity, generator=generator)
+    return simulate.integrate(decay, x, steps=steps, dt=dt, diffusivity=diffusivity, generator=generator, **options)
 
 
 class Clock(systems.System):
@@ -69,6 +69,30 @@ def test_the_weak_error_falls_in_proportion_to_the_step():
     wrong = [abs(run_chain(n, steps=round(6 / dt), dt=dt, seed=3).var().item() / (NOISE / RATE) - 1) for dt in steps]
     slope = np.polyfit(np.log(steps), np.log(wrong), 1)[0]
     assert 0.85 < slope < 1.35
+
+
+def test_heuns_scheme_is_of_second_order_with_the_variance_of_its_own_chain():
+    n, wrong = 200_000, []
+    for step in (0.6, 0.3):  # times the rate
+        dt = step / RATE
+        x = run_chain(n, steps=round(8 / dt), dt=dt, seed=5, scheme="heun")
+        chain = 2 * step * (1 - step / 2) ** 2 / (1 - (1 - step + step**2 / 2) ** 2)
+        found = x.var().item() / (NOISE / RATE)
+        assert abs(found / chain - 1) < 4 * math.sqrt(2 / n)
+        wrong.append(abs(found - 1))
+    assert 1.6 < math.log2(wrong[0] / wrong[1]) < 2.8
+    x = run_chain(3, steps=4, dt=0.1, start=2.0, diffusivity=0.0, scheme="heun")
+    np.testing.assert_allclose(x.numpy(), 2.0 * (1 - 0.1 * RATE + (0.1 * RATE) ** 2 / 2) ** 4, rtol=1e-14)
+
+
+def test_schemes_are_named_where_they_are_used():
+    hopf = systems.build("hopf", diffusivity=0.2)
+    run = simulate.system_snapshots(hopf, 50, dataset="d", seed=0, spec={}, dt=0.05, burn=0.5, scheme="heun")
+    assert run.meta["equations"] == ["sde", "stochastic-heun"]
+    other = simulate.stationary_cloud(hopf, 50, dt=0.05, burn=0.5, seed=0)
+    assert np.abs(run.x - other).max() > 1e-6
+    with pytest.raises(ValueError, match="unknown scheme 'milstein'; there are .*euler-maruyama"):
+        simulate.stationary_cloud(hopf, 50, dt=0.05, burn=0.5, seed=0, scheme="milstein")
 
 
 def test_without_noise_it_is_the_euler_scheme():

@@ -34,6 +34,7 @@ rule scan_bandwidths:
     """The kernel methods over a range of kernel widths, every seed."""
     input:
         code=library("scan_bandwidths"),
+        method=lambda w: sorted({path for fit in PLAN.of(**w) for path in method_code(fit.method)}),
         snapshots=lambda w: snapshots_of(w.dataset, PLAN.of(**w)[0].seeds),
     output:
         parameters="<results>/fits/{paper}/{experiment}/{dataset}/scan/parameters.parquet",

@@ -10,12 +10,12 @@ with run.job(snakemake) as job:
         return [Snapshots.from_frame(*artifacts.read(path, "snapshots/1")) for path in paths]
 
     fit = config.Fit(**snakemake.params.fit)
-    trusted = fit.method if ":" in fit.method else None
+    trusted = fit.method if ":" in fit.method else (fit.drift or {}).get("library")
     scores, answer = evaluation.evaluate(
         fit,
         cells=snapshots(snakemake.input.snapshots),
         predicted=snapshots(snakemake.input.predicted),
-        fitted=(models.load(path, trust=trusted) for path in snakemake.input.models),
+        fitted=[models.load_if_saved(path, trust=trusted) for path in snakemake.input.models],
         baselines=[artifacts.read(path, "metrics/1")[0] for path in snakemake.input.baselines],
         truths=[artifacts.read(path, "field/1")[0] for path in snakemake.input.truth],
         forecasts_of_truth=snapshots(snakemake.input.forecast),

@@ -11,8 +11,8 @@ def load(path, *, trust=None):
     ``t (batch,)`` in the data's time unit and ``x (batch, dim)`` in the data's coordinates.
 
     Args:
-        trust: import path (``package.module:Class``) of a model class from outside snapdyn that
-            this file may name; nothing else is ever imported on a file's say-so.
+        trust: import path (``package.module:Class``) of a model class or a drift library from outside snapdyn
+            that this file may name; nothing else is ever imported on a file's say-so.
     """
     from snapdyn import models
 

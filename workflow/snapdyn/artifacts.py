@@ -88,6 +88,9 @@ CONTRACTS = {
         {},
         frozenset({"low", "high"}),
     ),
+    "rule-benchmark/1": Contract(
+        {"rule": TEXT, "job": TEXT, "wall_s": FLOAT, "cpu_s": FLOAT, "peak_mb": FLOAT}, {}, unique=("rule", "job")
+    ),
     "benchmark/1": Contract(
         {"path": TEXT, "setting": TEXT, "variant": TEXT, "role": TEXT, "status": TEXT}
         | {"cpu_s": FLOAT, "cpu_s_best": FLOAT, "peak_mb": FLOAT, "ratio": FLOAT, "pass_ratio": FLOAT}

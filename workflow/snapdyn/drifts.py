@@ -7,6 +7,7 @@ import ast
 import difflib
 import importlib
 import itertools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -52,8 +53,8 @@ class AffineDrift:
 
 def exponents(dim, degree):
     """Exponents of all monomials in ``dim`` variables up to ``degree``, by degree: ``(count, dim)``."""
-    powers = itertools.product(range(degree + 1), repeat=dim)
-    return sorted((p for p in powers if sum(p) <= degree), key=lambda p: (sum(p), [-e for e in p]))
+    chosen = (c for size in range(degree + 1) for c in itertools.combinations_with_replacement(range(dim), size))
+    return [tuple(c.count(i) for i in range(dim)) for c in chosen]
 
 
 def monomial_name(powers, axes):
@@ -129,7 +130,7 @@ def expression(text, axes):
 
     def build(node):
         match node:
-            case ast.Constant(value=int() | float() as number):
+            case ast.Constant(value=int() | float() as number) if type(number) is not bool and math.isfinite(number):
                 return lambda x: torch.as_tensor(float(number), dtype=x.dtype, device=x.device)
             case ast.Name(id=name) if name in axes:
                 index = list(axes).index(name)
@@ -149,10 +150,9 @@ def expression(text, axes):
         refuse(ast.unparse(node))
 
     try:
-        tree = ast.parse(str(text).replace("^", "**"), mode="eval")
-    except SyntaxError:
+        return build(ast.parse(str(text).replace("^", "**"), mode="eval").body)
+    except (SyntaxError, RecursionError, MemoryError, OverflowError):
         refuse("the syntax")
-    return build(tree.body)
 
 
 def _vector_field(texts, axes):
@@ -224,8 +224,14 @@ def build(spec, *, axes, time_unit=None):
             )
         return system.terms
     if ":" in library:
-        module, name = library.split(":")
-        return getattr(importlib.import_module(module), name)(axes=axes, time_unit=time_unit)
+        module, _, name = library.partition(":")
+        try:
+            function = getattr(importlib.import_module(module), name)
+        except (ImportError, AttributeError) as error:
+            raise ValueError(
+                f"cannot import the drift library {library!r}: {error}. Is its folder on PYTHONPATH?"
+            ) from None
+        return function(axes=axes, time_unit=time_unit)
     names = ["polynomial", "affine", "custom", *systems.SYSTEMS]
     near = difflib.get_close_matches(library, names, 1)
     hint = f"; did you mean {near[0]!r}?" if near else ""

@@ -11,7 +11,7 @@ def evaluate(fit, *, cells, predicted, fitted, baselines, truths, forecasts_of_t
     Args:
         fit: :class:`snapdyn.config.Fit`.
         cells, predicted: snapshots and predictions of every seed.
-        fitted: iterable of the models; asked only where they are needed, for stationary clouds and known truths.
+        fitted: models of every seed, None where the class cannot be saved.
         baselines: ``metrics/1`` frames of the same data, one a seed; empty for stationary clouds.
         truths, forecasts_of_truth: true velocities (``field/1``) and predictions of the true law, one a seed,
             where the data are synthetic.
@@ -27,6 +27,8 @@ def evaluate(fit, *, cells, predicted, fitted, baselines, truths, forecasts_of_t
     parts = tests + [frame.assign(paper=fit.paper, experiment=fit.experiment) for frame in baselines]
     for seed, cell, moved in zip(seeds, cells, predicted, strict=True):
         parts.append(forecasts.score(cell, moved, identity=about | {"seed": seed}))
+        turned = forecasts.reversed_moves(cell, moved)
+        parts.append(forecasts.score(cell, turned, identity=about | {"seed": seed, "method": "reversed-moves"}))
     for seed, cell, moved in zip(seeds, cells, forecasts_of_truth, strict=False):
         parts.append(forecasts.score(cell, moved, identity=about | {"seed": seed, "method": "true-law"}))
     for seed, truth, model in zip(seeds, truths, fitted, strict=False):
@@ -39,6 +41,11 @@ def evaluate(fit, *, cells, predicted, fitted, baselines, truths, forecasts_of_t
 
 
 def _stationary(fit, about, seeds, cells, fitted, rng):
+    if None in fitted:
+        raise ValueError(
+            f"{fit.method}: a stationary cloud is judged by the drift of the saved model, but its class cannot be "
+            "saved; give it state() and from_state()"
+        )
     pairs = [
         stationary.residual_pair(model, cell, stationary.diffusivity_of(model, fit.diffusivity))
         for model, cell in zip(fitted, cells, strict=True)

@@ -67,7 +67,8 @@ def least_squares(design: Tensor, rest: Tensor) -> Tensor:
     Equation: ``closed-form``
     """
     scale = design.norm(dim=0).clamp_min(torch.finfo(design.dtype).tiny)
-    return torch.linalg.lstsq(design / scale, -rest[:, None], driver="gelsy").solution[:, 0] / scale
+    # gels, since gelsy starts from pivots that torch leaves uninitialised: its last bits differ from call to call
+    return torch.linalg.lstsq(design / scale, -rest[:, None], driver="gels").solution[:, 0] / scale
 
 
 def least_absolute(design: Tensor, rest: Tensor, *, iterations=200, tolerance=1e-10) -> Tensor:
@@ -160,7 +161,7 @@ class KernelMethod:
         self.probes, self.starts, self.low, self.high = probes, starts, low, high
         self.rate, self.batch, self.epochs = rate, batch, epochs
 
-    def design(self, x, *, rng, device="cpu", threads=1, precision="float64"):
+    def design(self, x, *, rng, weight=None, device="cpu", threads=1, precision="float64"):
         """The rows ``A, c`` at probes drawn from the data ``x (n, dim)``, and the bandwidths."""
         h = scores.bandwidth(x, self.bandwidth)
         chosen = rng.permutation(len(x))[: self.probes]
@@ -168,7 +169,8 @@ class KernelMethod:
         probes = data[torch.from_numpy(chosen).to(device)]
         inverse = torch.from_numpy(h).to(data).pow(-2)
         features = convolution_features(self.drift, data, inverse) if self.convolved else None
-        kernel = scores.kernel_pass(data, probes, h, features=features, threads=threads)
+        weights = None if weight is None or np.ptp(weight) == 0 else torch.from_numpy(weight).to(data)
+        kernel = scores.kernel_pass(data, probes, h, features=features, weights=weights, threads=threads)
         if self.convolved:
             rows = convolved_design(kernel, self.drift, probes, inverse, self.diffusivity)
         else:
@@ -187,14 +189,17 @@ class KernelMethod:
 
     def fit(self, snapshots, *, rng, device="cpu", threads=1, precision="float64"):
         """Fit the training rows of one stationary cloud; see :class:`snapdyn.models.DriftModel`."""
-        x = snapshots.select(split="train").x
+        data = snapshots.select(split="train")
+        x = data.x
         count = self.drift.count
         if min(self.probes, len(x)) <= count:
             raise ValueError(
                 f"{count} unknown coefficients need more than {count} probing points, got "
                 f"{min(self.probes, len(x))}: give more data, or a smaller drift library"
             )
-        design, rest, kernel, h = self.design(x, rng=rng, device=device, threads=threads, precision=precision)
+        design, rest, kernel, h = self.design(
+            x, rng=rng, weight=data.weight, device=device, threads=threads, precision=precision
+        )
         rank = int(torch.linalg.matrix_rank(design / design.norm(dim=0).clamp_min(1e-300), rtol=1e-8))
         if rank < count:
             raise ValueError(

@@ -1,5 +1,7 @@
 """Predictions of fitted models on held-out cells, and their scores."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 
@@ -42,6 +44,15 @@ def predict(model, snapshots, rng):
         x = _finite(move(model, here.x, start, end, rng), f"from t = {start:g} to {end:g}")
         parts.append(Snapshots.build(x, t=np.full(len(x), end), weight=here.weight, row=here.row, meta={}))
     return Snapshots.joined(parts, meta=snapshots.meta, split="predicted")
+
+
+def reversed_moves(snapshots, predicted):
+    """The same held-out cells moved as far in the opposite direction: what the arrows are worth if turned round."""
+    cells, parts = snapshots.select(split="test"), []
+    for start, end in zip(cells.times[:-1], cells.times[1:], strict=True):
+        moved = predicted.select(t=end)
+        parts.append(replace(moved, x=2 * cells.select(t=start).x - moved.x))
+    return Snapshots.joined(parts, meta=predicted.meta, split="predicted")
 
 
 def regenerate(model, snapshots, rng):

@@ -136,7 +136,7 @@ def unknown(name):
 def resolve(name):
     """The class behind a method's name or import path."""
     if is_custom(name):
-        module, cls = name.split(":")
+        module, _, cls = name.partition(":")
         try:
             return getattr(importlib.import_module(module), cls)
         except (ImportError, AttributeError) as error:
@@ -182,6 +182,11 @@ def make(name, *, axes, time_unit=None, drift=None, diffusivity=None, options=No
     cls = resolve(name)
     if faults := contract_faults(cls):
         raise ValueError("; ".join(faults))
+    taken = inspect.signature(cls).parameters.values()
+    allowed = [p.name for p in taken] if is_custom(name) else list(METHODS[name].options)
+    open_ended = is_custom(name) and any(p.kind is p.VAR_KEYWORD for p in taken)
+    if not open_ended and (extra := sorted(set(options) - set(allowed))):
+        raise ValueError(f"{name} has no options {extra}; it takes {allowed}")
     if is_custom(name):
         return cls(**options)
     method = METHODS[name]

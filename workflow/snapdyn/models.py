@@ -94,7 +94,9 @@ class DriftModel:
         """
         rng = rng or np.random.default_rng(0)
         x, path = np.array(x0, dtype=np.float64), [np.array(x0, dtype=np.float64)]
-        centre, reach = x.mean(0), ESCAPE * np.maximum(x.std(0), 1e-12)
+        span = float(np.ptp(times))
+        travelled = np.median(np.abs(self.drift(None, x)), axis=0) * span + np.sqrt(2 * self.diffusivity * span)
+        centre, reach = x.mean(0), ESCAPE * np.maximum(x.std(0), travelled)
         inside = np.ones(len(x), dtype=bool)
         for gap in np.diff(times):
             dt = gap / STEPS_PER_GAP
@@ -102,7 +104,7 @@ class DriftModel:
                 noise = rng.standard_normal(x.shape)[inside]
                 here = x[inside]
                 moved = here + dt * self.drift(None, here) + np.sqrt(2 * self.diffusivity * dt) * noise
-                stays = (np.abs(moved - centre) < reach).all(1)
+                stays = (np.abs(moved - centre) <= reach).all(1)
                 x[inside] = np.where(stays[:, None], moved, here)
                 inside[inside] = stays
             path.append(x.copy())
@@ -142,10 +144,16 @@ def save(model, path, *, method, meta):
 
     Args:
         method: name of the method, or import path of the user's class.
-        meta: metadata of the snapshots it was fitted to; data set, axes, space and time unit are kept.
+        meta: metadata of the snapshots it was fitted to; data set, axes, space, time unit and the way back to genes
+            are kept as ``about``.
     """
-    kept = {key: meta.get(key) for key in ("dataset", "axes", "space", "time_unit")}
+    kept = {key: meta.get(key) for key in ("dataset", "axes", "space", "time_unit", "affine")}
     cls = type(model)
+    if isinstance(model, DriftModel) and model.kind == "drift" and model.description is None:
+        raise ValueError(
+            "this model's drift has no description, so the file could not be loaded again: fit it through "
+            "methods.fit, or set model.description = {'spec': .., 'axes': .., 'time_unit': ..}"
+        )
     saved = {
         "kind": getattr(model, "kind", "custom"),
         "origin": f"{cls.__module__}:{cls.__qualname__}",
@@ -153,6 +161,11 @@ def save(model, path, *, method, meta):
         "state": model.state() if callable(getattr(model, "state", None)) else None,
     }
     artifacts.save_model(saved, path)
+
+
+def load_if_saved(path, *, trust=None):
+    """:func:`load`, but None for the note that a model without ``state()`` leaves."""
+    return None if artifacts.load_model(path).get("state") is None else load(path, trust=trust)
 
 
 def load(path, *, trust=None):
@@ -174,6 +187,12 @@ def load(path, *, trust=None):
                 f"snapdyn.load(path, trust={origin!r})"
             )
         target = origin
+    library = saved["state"]["drift"]["spec"]["library"] if saved["kind"] == "drift" else ""
+    if ":" in library and trust != library:
+        raise ValueError(
+            f"{path} was fitted with the drift library {library!r} from outside snapdyn; to import it, call "
+            f"snapdyn.load(path, trust={library!r})"
+        )
     module, name = target.split(":")
     model = getattr(importlib.import_module(module), name).from_state(saved["state"])
     model.about = about

@@ -14,132 +14,10 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from snapdyn import drifts, models, run
+from snapdyn import models, weakform
 
-CHUNK = 2048
-GRAM_LIMIT = 2000  # blocks times tests whose second moments are kept
 SETTLED = 0.01  # standard errors
 EIGENVALUE_CUT = 1e-10  # relative to the largest, of the tests' correlation matrix
-
-
-@dataclass(frozen=True)
-class Tests:
-    """Test functions: monomials of standardised coordinates up to a degree, the constant left out.
-
-    Attributes:
-        powers: exponents ``(count, dim)``.
-        centre, scale: the standardisation ``(dim,)``.
-    """
-
-    powers: Tensor
-    centre: Tensor
-    scale: Tensor
-
-    @classmethod
-    def monomials(cls, x: Tensor, degree: int):
-        powers = torch.tensor(drifts.exponents(x.shape[1], degree)[1:])
-        return cls(powers.to(x.device), x.mean(0), x.std(0))
-
-    @property
-    def count(self):
-        return len(self.powers)
-
-    def __call__(self, x: Tensor):
-        """Values ``(n, count)``, gradients ``(n, dim, count)`` and Laplacians ``(n, count)`` at ``x``."""
-        z = (x - self.centre) / self.scale
-        top = int(self.powers.max())
-        ladder = [torch.ones_like(z)]
-        for _ in range(top):
-            ladder.append(ladder[-1] * z)
-        ladder = torch.stack(ladder, 1)  # (n, power, dim)
-        levels = torch.arange(top + 1).to(z)[None, :, None]
-        lowered = torch.cat([torch.zeros_like(ladder[:, :1]), ladder[:, :-1]], 1)
-        slope = levels * lowered
-        twice = torch.cat([torch.zeros_like(ladder[:, :1]), lowered[:, :-1]], 1)
-        bend = levels * (levels - 1) * twice
-        axes = range(z.shape[1])
-        value = [ladder[:, self.powers[:, j], j] for j in axes]
-        gradient, laplacian = [], 0.0
-        for j in axes:
-            others = None
-            for i in axes:
-                if i != j:
-                    others = value[i] if others is None else others * value[i]
-            first = slope[:, self.powers[:, j], j] / self.scale[j]
-            second = bend[:, self.powers[:, j], j] / self.scale[j] ** 2
-            gradient.append(first if others is None else first * others)
-            laplacian = laplacian + (second if others is None else second * others)
-        product = value[0]
-        for factor in value[1:]:
-            product = product * factor
-        return product, torch.stack(gradient, 1), laplacian
-
-
-def block_values(drift, tests, x):
-    """The blocks [phi, g_1 . grad phi .. g_m . grad phi, v . grad phi, Lap phi] at ``x``: ``(n, m + 3, tests)``."""
-    value, gradient, laplacian = tests(x)
-    fields = torch.cat([drift.fields(x), drift.known(x)[:, None]], 1)
-    return torch.cat([value[:, None], torch.bmm(fields, gradient), laplacian[:, None]], 1)
-
-
-class Cloud:
-    """Moments of the blocks over one snapshot.
-
-    Small systems keep the second moments of all blocks, so that no later step reads the data again; for large
-    libraries, where those would not fit, each step passes over the data with what it needs.
-
-    Attributes:
-        mean: weighted means of the blocks ``(blocks, tests)``.
-        n: rows.
-    """
-
-    def __init__(self, drift, tests, x: Tensor, weight: Tensor | None = None, *, threads=1, second=True):
-        self.drift, self.tests, self.x, self.threads = drift, tests, x, threads
-        self.n = len(x)
-        self.weight = torch.full((self.n,), 1.0 / self.n).to(x) if weight is None else weight / weight.sum()
-        self.blocks = drift.count + 3
-        self.gram = None
-        everything = torch.eye(self.blocks).to(x)
-        if second and self.blocks * tests.count <= GRAM_LIMIT:
-            self.mean, self.gram = self._moments(everything)
-        else:
-            self.mean = self._moments(everything, second=False)[0]
-
-    def _moments(self, combine, second=True):
-        """Mean ``(rows, tests)`` of the blocks combined by ``combine (rows, blocks)``, covariance of that mean."""
-        size = len(combine) * self.tests.count
-        whole = len(combine) == self.blocks
-
-        def chunk(start):
-            part = slice(start, start + CHUNK)
-            values = block_values(self.drift, self.tests, self.x[part])
-            values = values if whole else torch.einsum("rb,nbk->nrk", combine, values)
-            weighted = values.flatten(1) * self.weight[part, None]
-            if not second:
-                return weighted.sum(0), None, None
-            return weighted.sum(0), weighted.T @ weighted, weighted.T @ self.weight[part]
-
-        mean, cross = torch.zeros(size).to(self.x), 0.0
-        square = torch.zeros(size, size).to(self.x) if second else None
-        for one, two, mixed in run.parallel(chunk, range(0, self.n, CHUNK), self.threads):
-            mean += one
-            if second:
-                square += two
-                cross = cross + mixed
-        shape = (len(combine), self.tests.count)
-        if not second:
-            return mean.view(shape), None
-        # sum_i w_i^2 (h_i - mean)(h_i - mean)', the sampling noise of independent rows
-        outer = torch.outer(mean, cross)
-        square += self.weight.square().sum() * torch.outer(mean, mean) - outer - outer.T
-        return mean.view(shape), square.view(*shape, *shape)
-
-    def noise(self, combine):
-        """Covariance ``(rows, tests, rows, tests)`` of the mean of the combined blocks."""
-        if self.gram is None:
-            return self._moments(combine)[1]
-        half = torch.einsum("rb,bkcl->rkcl", combine, self.gram)
-        return torch.einsum("rkcl,sc->rksl", half, combine)
 
 
 @dataclass(frozen=True)
@@ -215,7 +93,7 @@ class MomentEquations:
     def noise(self, theta):
         """Covariance ``(equations, equations)`` of the residual M theta - q at ``theta``."""
         known = [] if self.diffusivity is None else [self.diffusivity]
-        drift, diffusivity = (theta[:-1], theta[-1:]) if not known else (theta, torch.tensor(known).to(theta))
+        drift, diffusivity = (theta[:-1], theta[-1:]) if not known else (theta, theta.new_tensor(known))
         generator = torch.cat([torch.zeros(1).to(theta), drift, torch.ones(1).to(theta), diffusivity])
         return self._covariance(torch.eye(len(generator)).to(theta)[0], generator)
 
@@ -237,7 +115,8 @@ class MomentEquations:
     def start(self):
         """The unweighted estimate, every equation scaled to the same size."""
         design, rest = self.system()
-        norm = design.norm(dim=1).clamp_min(torch.finfo(design.dtype).tiny)
+        tiny = torch.finfo(design.dtype).tiny
+        norm = (design / design.norm(dim=0).clamp_min(tiny)).norm(dim=1).clamp_min(tiny)  # in no column's unit
         return _scaled_least_squares(design / norm[:, None], rest / norm)[0]
 
     def solve(self, iterations=10, start=None):
@@ -360,12 +239,19 @@ class Moments:
                 "diffusivity: unknown needs timed snapshots or a drift with a known part: a stationary cloud shows "
                 "only the ratio of drift to diffusivity. Give a number, or a `known:` part that sets the clock"
             )
+        if data.timed and len(data.times) < 2:
+            raise ValueError(
+                f"moments of timed data need at least two times, got only t = {data.times[0]:g}; "
+                "without a time_key the rows are one stationary cloud"
+            )
+        if flat := [axis for axis, spread in zip(data.meta["axes"], np.ptp(data.x, axis=0), strict=True) if not spread]:
+            raise ValueError(f"the axes {flat} are constant over all {len(data)} training rows: drop them")
         clouds = [data] if not data.timed else [data.select(t=t) for t in data.times]
         times = data.times if data.timed else None
         x = torch.from_numpy(data.x).to(device)
         names = [*self.drift.names, *(["diffusivity"] if self.diffusivity is None else [])]
         for degree in self._degrees(data.dim, len(clouds) - 1):
-            tests = Tests.monomials(x, degree)
+            tests = weakform.Tests.monomials(x, degree)
             equations = self._equations(clouds, times, tests, device, threads)
             fault = self._too_few(clouds, tests, names)
             if fault is None:
@@ -395,7 +281,7 @@ class Moments:
         def moments(cloud):
             x, weight = torch.from_numpy(cloud.x).to(device), torch.from_numpy(cloud.weight).to(device)
             weight = None if (weight == weight[0]).all() else weight
-            return Cloud(self.drift, tests, x, weight, threads=threads, second=second)
+            return weakform.Cloud(self.drift, tests, x, weight, threads=threads, second=second)
 
         return MomentEquations([moments(cloud) for cloud in clouds], times, diffusivity=self.diffusivity)
 

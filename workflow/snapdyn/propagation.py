@@ -86,7 +86,7 @@ def quasi_likelihood(theta: Tensor, means: Tensor, covariances: Tensor, gaps, sh
 class AffinePropagation:
     """Method ``affine-propagation``: f = A x + b and isotropic D from timed snapshots.
 
-    Fitted in coordinates whitened axis by axis and mapped back, standard errors included. These are
+    Fitted in centred coordinates of unit size and mapped back, standard errors included. These are
     first-order errors of independent cells (delta method on the snapshot means and covariances); for cells
     that do not follow a linear law they are the errors of the best linear summary.
 
@@ -110,6 +110,8 @@ class AffinePropagation:
                 "use fewer components or pool times"
             )
         centre, scale = data.x.mean(0), float(data.x.std(0).mean())
+        if not scale > 0:
+            raise ValueError(f"all {len(data)} training cells are identical, so they have no spread to explain")
         clock = float(np.diff(times).mean())
         z = (data.x - centre) / scale
         clouds = [(torch.from_numpy(z[data.t == t]), torch.from_numpy(data.weight[data.t == t])) for t in times]
@@ -272,7 +274,7 @@ class AffineModel(models.DriftModel):
         parts = transition(
             torch.from_numpy(self.matrix),
             torch.from_numpy(self.offset),
-            torch.tensor(self.diffusivity).double(),
+            torch.tensor(self.diffusivity, dtype=torch.float64),
             gap,
         )
         return [part.numpy() for part in parts]
@@ -308,6 +310,9 @@ class AffineModel(models.DriftModel):
     def velocity(self, t, x):
         """u = f - D s: what carries the Gaussian law. Equation: ``probability-flow``"""
         return self.drift(t, x) - self.diffusivity * self.score(t, x)
+
+    def potential(self, t, x):
+        raise NotImplementedError("a linear process has no potential(t, x) in general; use drift, velocity or log_prob")
 
     def simulate(self, x0, times, rng=None):
         """Exact draws of the linear process from ``x0`` at ``times[0]``: ``(len(times), n, dim)``."""

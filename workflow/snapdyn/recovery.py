@@ -63,8 +63,9 @@ def score(parameters, histories, sizes):
     for about, group in parameters.groupby(keys, sort=True):
         values = {}
         known = group[np.isfinite(group["truth"])]
-        errors = metrics.relative_error(known["estimate"].to_numpy(), known["truth"].to_numpy())
-        values |= {f"relative_error_{name}": e for name, e in zip(known["name"], errors, strict=True)}
+        sized = known[known["truth"] != 0]
+        errors = metrics.relative_error(sized["estimate"].to_numpy(), sized["truth"].to_numpy())
+        values |= {f"relative_error_{name}": e for name, e in zip(sized["name"], errors, strict=True)}
         scale = np.sqrt(np.mean(known["truth"] ** 2))
         values["relative_rms_error"] = float(np.sqrt(np.mean((known["estimate"] - known["truth"]) ** 2)) / scale)
         with_error = known[np.isfinite(known["std_error"])]

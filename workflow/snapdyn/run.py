@@ -121,13 +121,15 @@ def job(snakemake):
 def parallel(function, items, threads):
     """Map ``function`` over ``items`` on a pool of threads.
 
-    Returns:
-        the results in the order of ``items``, so that summing them gives the same bits for any ``threads``.
+    Yields:
+        the results in the order of ``items``, so that summing them gives the same bits for any ``threads``;
+        one at a time, so that nobody has to hold them all.
     """
     if threads <= 1:
-        return [function(item) for item in items]
+        yield from map(function, items)
+        return
     with ThreadPoolExecutor(threads) as pool:
-        return list(pool.map(function, items))
+        yield from pool.map(function, items)
 
 
 def choose_device(asked):

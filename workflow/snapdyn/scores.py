@@ -75,6 +75,8 @@ def bandwidth(x, rule):
         if rule not in rules:
             raise ValueError(f"unknown bandwidth rule {rule!r}; use a number or one of {[*rules, 'wide']}")
         h = normal_scale_bandwidth(x, derivative=rules[rule])
+    elif np.size(rule) not in (1, x.shape[1]):
+        raise ValueError(f"expected one bandwidth or one for each of the {x.shape[1]} axes, got {np.size(rule)}")
     else:
         h = np.broadcast_to(np.asarray(rule, dtype=np.float64), x.shape[1:])
     if not (np.isfinite(h).all() and (h > 0).all()):
@@ -114,6 +116,10 @@ def kernel_pass(
         threads: threads over blocks of probes.
     Equation: ``kde-score``, ``effective-sample-size``
     """
+    if weights is not None and own is None and not (weights > 0).all():  # what weighs nothing is not there
+        there = (weights > 0).to(data.device)
+        data, weights = data[there], weights.to(data)[there]
+        features = None if features is None else features[there]
     n, dim = data.shape
     h = torch.as_tensor(bandwidth, dtype=data.dtype, device=data.device).expand(dim)
     if not (torch.isfinite(h).all() and (h > 0).all()):
@@ -153,7 +159,7 @@ def kernel_pass(
                 buffer[:, : right - left] if right - left == cols else torch.empty(len(question), right - left).to(data)
             )
             torch.mm(question, keys[:, left:right], out=tile)
-            tile.clamp_(min=floor).exp2_()
+            tile.clamp_(min=floor, max=0.0).exp2_()  # rounding must not lift a weight above the largest
             if own is not None:
                 mine = own[start : start + rows] - left
                 inside = torch.nonzero((mine >= 0) & (mine < right - left)).squeeze(1)
@@ -165,7 +171,7 @@ def kernel_pass(
                 squares += torch.linalg.vecdot(tile, tile)
         return sums.T, squares
 
-    results = run.parallel(block, range(0, len(queries), rows), threads)
+    results = list(run.parallel(block, range(0, len(queries), rows), threads))
     sums = torch.cat([sums for sums, _ in results])
     squares = torch.cat([squares for _, squares in results])
 

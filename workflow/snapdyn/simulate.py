@@ -126,8 +126,9 @@ def timed_snapshots(system, n, times, *, dt, seed, start=None, device="cpu"):
             x = system.initial(n, generator, device)
         else:
             x = torch.from_numpy(np.ascontiguousarray(start(n, np.random.default_rng(child)).T)).to(device)
-        steps = round((time - times[0]) / dt)
-        integrate(system.rate, x, steps=steps, dt=dt, diffusivity=system.diffusivity, generator=generator)
+        steps = math.ceil((time - times[0]) / dt - 1e-9)
+        step = (time - times[0]) / max(steps, 1)  # at most dt, and a whole number of them
+        integrate(system.rate, x, steps=steps, dt=step, diffusivity=system.diffusivity, generator=generator)
         clouds.append(x.T.cpu().numpy().copy())
     return np.concatenate(clouds), np.repeat(np.asarray(times, dtype=np.float64), n)
 

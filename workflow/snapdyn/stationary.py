@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from snapdyn import drifts, metrics, moments, verdict
+from snapdyn import metrics, verdict, weakform
 
 DEGREE = 4  # even: a cloud that is its own mirror image shows nothing beyond a linear drift to degree 3
 
@@ -18,7 +18,7 @@ def generator_residuals(drift, diffusivity, tests, x):
 
     Args:
         drift: values f(x) ``(n, dim)``.
-        tests: :class:`snapdyn.moments.Tests`.
+        tests: :class:`snapdyn.weakform.Tests`.
     Equation: ``weak-form``
     """
     points = torch.from_numpy(np.ascontiguousarray(x))
@@ -28,21 +28,13 @@ def generator_residuals(drift, diffusivity, tests, x):
 
 
 def linear_drift(x, diffusivity):
-    """The best linear drift of a cloud: least squares in the weak form, rotations that it cannot see left out.
+    """The linear drift that keeps a cloud's mean and covariance at rest: -D C^-1 (x - m), with no rotation.
 
     Returns:
         a function of states ``(n, dim)``.
     """
-    points = torch.from_numpy(np.ascontiguousarray(x))
-    library = drifts.affine(x.shape[1], axes=[f"x{i}" for i in range(x.shape[1])])
-    cloud = moments.Cloud(library, moments.Tests.monomials(points, 2), points)
-    equations = moments.MomentEquations([cloud], diffusivity=diffusivity)
-    design, rest = equations.system()
-    norm = design.norm(dim=1)
-    scale = (design / norm[:, None]).norm(dim=0)
-    theta = torch.linalg.pinv(design / norm[:, None] / scale, rtol=0.05) @ (rest / norm) / scale
-
-    return lambda states: library(theta, torch.from_numpy(np.ascontiguousarray(states))).numpy()
+    mean, covariance = x.mean(0), np.atleast_2d(np.cov(x.T, ddof=0))
+    return lambda states: -diffusivity * np.linalg.solve(covariance, (states - mean).T).T
 
 
 def diffusivity_of(model, given):
@@ -60,7 +52,7 @@ def diffusivity_of(model, given):
 def residual_pair(model, snapshots, diffusivity):
     """Residuals of the model and of the linear null at the held-out points, two arrays ``(n, tests)``."""
     train, test = snapshots.select(split="train").x, snapshots.select(split="test").x
-    tests = moments.Tests.monomials(torch.from_numpy(train), DEGREE)
+    tests = weakform.Tests.monomials(torch.from_numpy(train), DEGREE)
     null = linear_drift(train, diffusivity)
     ours = model.drift(np.zeros(len(test)), test)
     return (

@@ -70,7 +70,7 @@ class System:
         return torch.randn(self.dim, n, generator=generator, dtype=torch.float64, device=device)
 
 
-def _named(names, fields, divergences, known, known_divergence, dim):
+def _named(names, fields, divergences, known, known_divergence, dim, *, fixes_clock=False):
     """An AffineDrift from lists of one-field functions of ``x (n, dim)``."""
     return drifts.AffineDrift(
         dim,
@@ -80,7 +80,7 @@ def _named(names, fields, divergences, known, known_divergence, dim):
         lambda x: torch.stack([divergence(x) for divergence in divergences], 1),
         known,
         known_divergence,
-        fixes_clock=True,
+        fixes_clock=fixes_clock,
     )
 
 
@@ -120,6 +120,7 @@ class Lorenz(System):
             field(nothing, lambda x, y, z: -y - x * z, lambda x, y, z: x * y),
             _constant(-1.0),
             3,
+            fixes_clock=True,
         )
 
     def rate(self, state, out):
@@ -148,6 +149,8 @@ class OrnsteinUhlenbeck(System):
     has_density = True
 
     def __init__(self, *, diffusivity, dim=2, rate=1.0, coupling=0.4, rotation=0.8):
+        if not (rate > 0 and abs(coupling) < 1):
+            raise ValueError(f"a law at rest needs rate > 0 and |coupling| < 1, got {rate} and {coupling}")
         self.diffusivity = diffusivity
         self.axes = tuple(f"x{i}" for i in range(dim))
         index = torch.arange(dim)
@@ -171,8 +174,7 @@ class OrnsteinUhlenbeck(System):
             lambda x: torch.einsum("kij,nj->nki", basis.to(x), x),
             lambda x: traces.to(x).expand(len(x), -1),
             lambda x: x @ turn.to(x).T,
-            _constant(0.0),
-            fixes_clock=bool(rotation),
+            _constant(0.0),  # R sets no clock: for every D some S has the same covariance
         )
 
     def rate(self, x, out):
@@ -200,6 +202,8 @@ class Hopf(System):
     has_density = True
 
     def __init__(self, *, diffusivity, growth=1.0, saturation=1.0, turn=1.0):
+        if not saturation > 0:
+            raise ValueError(f"a law at rest needs saturation > 0, got {saturation}")
         self.diffusivity = diffusivity
         self.parameters = {"growth": growth, "saturation": saturation}
         self.turn = turn
@@ -254,6 +258,8 @@ class DoubleWell(System):
     has_density = True
 
     def __init__(self, *, diffusivity, slope=1.0, barrier=1.0, stiffness=1.0):
+        if not (barrier > 0 and stiffness > 0):
+            raise ValueError(f"a law at rest needs barrier and stiffness above 0, got {barrier} and {stiffness}")
         self.diffusivity = diffusivity
         self.parameters = {"slope": slope, "barrier": barrier, "stiffness": stiffness}
 
@@ -287,7 +293,7 @@ class DoubleWell(System):
 
     def _grid(self):
         a, b, _ = self.parameters.values()
-        edge = math.sqrt(a / b) + 6 * self.diffusivity**0.25 / b**0.25 + 1
+        edge = math.sqrt(max(a, 0.0) / b) + 6 * self.diffusivity**0.25 / b**0.25 + 1
         return np.linspace(-edge, edge, 20001)
 
     def _weights(self, grid):
@@ -332,7 +338,9 @@ def build(name, **parameters):
         parameters.pop("dim", None)
     unknown = sorted(set(parameters) - {"diffusivity", *allowed})
     if unknown:
-        raise ValueError(f"system {name!r} has no parameters {unknown}; it takes {['diffusivity', *allowed]}")
+        near = [match for key in unknown for match in difflib.get_close_matches(key, allowed, 1)]
+        hint = f"; did you mean {', '.join(map(repr, near))}?" if near else ""
+        raise ValueError(f"system {name!r} has no parameters {unknown}{hint}; it takes {['diffusivity', *allowed]}")
     if not parameters["diffusivity"] > 0:
         raise ValueError(f"diffusivity must be above 0, got {parameters['diffusivity']}")
     return cls(**parameters)

@@ -1,0 +1,176 @@
+"""Run the workflow from tests: in a folder of its own, at sizes of seconds, and watched."""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+SNAKEFILE = ROOT / "workflow" / "Snakefile"
+CONTENT = (".parquet", ".png", ".pdf", ".pt", ".json", ".md")
+
+# Every experiment and every method of the papers at a size of seconds; only the sizes are changed.
+TINY = """
+run: tiny
+device: cpu
+datasets:
+  lorenz: {n: 5000, dt: 0.005, burn: 1, seeds: 1}
+  lorenz-large: {n: 5000, dt: 0.005, burn: 1, seeds: 1}
+  ou-2d: {n: 400, seeds: 1}
+  ou-5d: {n: 400, seeds: 1}
+  synthetic-course: {times: [0, 1, 2], cells_per_time: 30, n_genes: 60, n_pcs: 2, seeds: 1}
+papers:
+  fokker-planck-loss:
+    experiments:
+      lorenz:
+        datasets: [lorenz]
+        attractor: []
+        methods:
+          kde-adam: {probes: 50, starts: 2, epochs: 1}
+          kde-l1: {probes: 50}
+          kde-lstsq: {probes: 50}
+          convolved-l1: {probes: 50}
+          convolved-lstsq: {probes: 50}
+      bandwidth:
+        bandwidths: [1, 3]
+        seeds: 1
+        methods:
+          kde-l1: {probes: 50}
+          kde-lstsq: {probes: 50}
+          convolved-l1: {probes: 50}
+          convolved-lstsq: {probes: 50}
+      ornstein-uhlenbeck: {datasets: [ou-2d]}
+"""
+
+# Python reads this file at every start: no job reaches the network, and each says what it has imported.
+WATCH = """
+import atexit, json, os, socket, sys
+
+def refuse(*arguments, **options):
+    raise OSError("the network is blocked by the test")
+
+def connect(self, address, really=socket.socket.connect):
+    return really(self, address) if self.family == socket.AF_UNIX else refuse()
+
+socket.socket.connect = socket.socket.connect_ex = connect
+socket.getaddrinfo = refuse
+
+@atexit.register
+def tell():
+    job = getattr(sys.modules["__main__"], "snakemake", None)
+    if job is None:
+        return
+    named = {name: getattr(module, "__file__", None) for name, module in sys.modules.items()}
+    ours = {name: file for name, file in named.items() if name.startswith("snapdyn.")}
+    record = {"rule": job.rule, "wildcards": dict(job.wildcards.items()), "torch": "torch" in named, "modules": ours}
+    with open(os.path.join(os.environ["SNAPDYN_TEST_WATCH"], f"{os.getpid()}.json"), "w") as file:
+        json.dump(record, file)
+"""
+
+
+@dataclass
+class Outcome:
+    """How a Snakemake ended: its status, what it said, and the jobs that it lists."""
+
+    status: int
+    out: str
+    err: str
+
+    @property
+    def said(self):
+        return self.out + self.err
+
+    @property
+    def jobs(self):
+        return list(_jobs(self.out))
+
+
+@dataclass
+class Job:
+    """One job as Snakemake lists it in a dry run."""
+
+    rule: str
+    fields: dict = field(default_factory=dict)
+
+    def list(self, name):
+        return [part for part in self.fields.get(name, "").split(", ") if part]
+
+    @property
+    def wildcards(self):
+        return dict(part.split("=", 1) for part in self.list("wildcards"))
+
+    @property
+    def about(self):
+        return self.rule, tuple(sorted(self.wildcards.items()))
+
+
+def _jobs(text):
+    job = None
+    for line in text.splitlines():
+        if begin := re.fullmatch(r"(?:local)?rule (\w+):", line):
+            job = Job(begin[1])
+        elif job and (entry := re.fullmatch(r"    (\w+): (.*)", line)):
+            job.fields[entry[1]] = entry[2]
+        elif job:
+            yield job
+            job = None
+    if job:
+        yield job
+
+
+def copy_repository(target):
+    """The repository as it stands here, tracked or not, without what is ignored."""
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    if listed.returncode:  # unpacked from an archive
+        left_out = shutil.ignore_patterns(".git", ".venv", ".snakemake", "results", "__pycache__", ".*_cache")
+        shutil.copytree(ROOT, target, ignore=left_out)
+        return target
+    for name in filter(None, listed.stdout.split("\0")):
+        if (ROOT / name).is_file():
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, target / name)
+    return target
+
+
+def surroundings(watch=None):
+    """Variables for a run that nothing outside the test can touch; ``watch`` is a folder for its jobs' records."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("SNAPDYN_", "SNAKEMAKE_", "PYTHONPATH"))}
+    if watch:
+        watch.mkdir(exist_ok=True)
+        (watch / "sitecustomize.py").write_text(WATCH)
+        kept |= {"PYTHONPATH": str(watch), "SNAPDYN_TEST_WATCH": str(watch)}
+    return kept
+
+
+def records(watch):
+    """What the jobs of a watched run imported."""
+    return [json.loads(path.read_text()) for path in sorted(watch.glob("*.json"))]
+
+
+def snakemake(folder, *arguments, snakefile=SNAKEFILE, watch=None, program=("-m", "snakemake")):
+    """Run Snakemake in ``folder`` and wait for it."""
+    command = [sys.executable, *program, "--snakefile", str(snakefile), *map(str, arguments)]
+    done = subprocess.run(command, cwd=folder, env=surroundings(watch), capture_output=True, text=True)
+    return Outcome(done.returncode, done.stdout, done.stderr)
+
+
+def dry_run(folder, *arguments, **options):
+    """The jobs that Snakemake would run."""
+    outcome = snakemake(folder, "--dry-run", *arguments, **options)
+    assert outcome.status == 0, outcome.said[-3000:]
+    return outcome.jobs
+
+
+def contents(folder):
+    """Path -> checksum of everything under ``folder`` whose bytes are promised."""
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.suffix in CONTENT and not path.name.endswith(".provenance.json")
+    }
