@@ -233,7 +233,8 @@ def test_normal_scale_bandwidths_are_the_textbook_ones():
 
 def test_bandwidth_rules_and_numbers():
     x = np.random.default_rng(0).normal(size=(500, 2)) * [1.0, 3.0]
-    np.testing.assert_allclose(scores.bandwidth(x, "wide"), 0.4 * x.std(0, ddof=1))
+    share = np.clip(np.sqrt(2) * (1000 / len(x)) ** (1 / x.shape[1]), 0.4, 2.0)
+    np.testing.assert_allclose(scores.bandwidth(x, "wide"), share * x.std(0, ddof=1))
     for rule, derivative in (("density", 0), ("score", 1), ("divergence", 2)):
         np.testing.assert_allclose(scores.bandwidth(x, rule), scores.normal_scale_bandwidth(x, derivative=derivative))
     np.testing.assert_array_equal(scores.bandwidth(x, 3), [3.0, 3.0])
@@ -267,3 +268,10 @@ def test_a_list_of_widths_of_the_wrong_length_is_refused_in_words():
 def test_the_pass_refuses_a_bandwidth_that_is_not_positive(h):
     with pytest.raises(ValueError, match="bandwidth must be positive and finite"):
         scores.kernel_pass(cloud(), cloud(2), h)
+
+
+@pytest.mark.parametrize("dim", [2, 5])
+def test_wide_kernels_hold_about_a_thousand_neighbours_in_the_middle(rng, dim):
+    x = rng.normal(size=(20000, dim)) * np.arange(1, dim + 1)
+    kernel = scores.kernel_pass(torch.from_numpy(x), torch.zeros(1, dim).double(), scores.bandwidth(x, "wide"))
+    assert 700 < float(kernel.sample_size) < 8000

@@ -98,6 +98,7 @@ rule evaluate:
     """Held-out scores of one method beside its baselines, and the verdict against doing nothing."""
     input:
         code=library("evaluate", "models"),
+        method=lambda w: method_code(w.method),
         snapshots=lambda w: snapshots_of(w.dataset, forecast_fit(w).seeds),
         models=lambda w: seeds_of(forecast_fit(w), "model.pt"),
         predicted=lambda w: seeds_of(forecast_fit(w), "predicted.parquet"),

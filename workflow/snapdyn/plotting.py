@@ -39,6 +39,11 @@ class Style:
         entry = self.entries.get(name) or self.entries["user"] | {"label": name}
         return entry
 
+    def order(self, names):
+        """Distinct names in the order of the file; unknown ones last."""
+        places = {name: place for place, name in enumerate(self.entries)}
+        return sorted(dict.fromkeys(names), key=lambda name: places.get(name, len(places)))
+
     def point(self, name, **more):
         """Keywords for a marker of this series."""
         entry = self[name]
@@ -109,7 +114,7 @@ def lorenz(frame, style, facts):
 
 
 def _errors(axis, panel, style, names):
-    series = list(dict.fromkeys(panel["series"]))
+    series = style.order(panel["series"])
     for place, name in enumerate(series):
         line = panel[panel["series"] == name]
         shift = (place - (len(series) - 1) / 2) * 0.11
@@ -154,7 +159,7 @@ def ornstein_uhlenbeck(frame, style, facts):
     figure, axes = _figure(len(panels), width=3.6)
     for axis, panel in zip(axes[0], panels, strict=True):
         mine = frame[frame["panel"] == panel]
-        series = list(dict.fromkeys(mine["series"]))
+        series = style.order(mine["series"])
         for place, name in enumerate(series):
             _interval(axis, [place], mine[mine["series"] == name], style, name)
         axis.set_xticks([])
@@ -173,7 +178,7 @@ def cells_drift(frame, style, facts):
     for axis, panel in zip(axes[0], panels, strict=True):
         mine = frame[frame["panel"] == panel]
         ticks = mine[mine["series"].str.startswith("tick: ")]
-        series = list(dict.fromkeys(marks[marks["panel"] == panel]["series"]))
+        series = style.order(marks[marks["panel"] == panel]["series"])
         for place, name in enumerate(series):
             line = mine[mine["series"] == name]
             shift = (place - (len(series) - 1) / 2) * 0.085

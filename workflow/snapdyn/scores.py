@@ -65,12 +65,14 @@ def normal_scale_bandwidth(x, *, derivative=1):
 def bandwidth(x, rule):
     """Bandwidths ``(dim,)`` from a config entry: a number, one number per axis, or a named rule.
 
-    Rules: ``density``, ``score``, ``divergence`` (normal-scale for that quantity) and ``wide`` (0.4 standard
-    deviations: for the convolved form, whose bandwidth costs variance but no bias).
+    Rules: ``density``, ``score``, ``divergence`` (normal-scale for that quantity), and ``wide``, for the convolved
+    form, whose width costs variance but no bias: 0.4 to 2 standard deviations, so wide that about a thousand
+    neighbours count in the middle of a Gaussian cloud.
     """
     rules = {"density": 0, "score": 1, "divergence": 2}
     if rule == "wide":
-        h = 0.4 * np.std(x, axis=0, ddof=1)
+        share = np.clip(np.sqrt(2) * (1000 / len(x)) ** (1 / x.shape[1]), 0.4, 2.0)
+        h = share * np.std(x, axis=0, ddof=1)
     elif isinstance(rule, str):
         if rule not in rules:
             raise ValueError(f"unknown bandwidth rule {rule!r}; use a number or one of {[*rules, 'wide']}")
