@@ -12,7 +12,7 @@ import yaml
 from workflow_helpers import dry_run, snakemake
 
 import snapdyn
-from snapdyn import artifacts, simulate, systems
+from snapdyn import artifacts, methods, models, simulate, systems, tables
 
 MINE = """
 run: mine
@@ -67,26 +67,31 @@ class Pulled:
 LAW = systems.build("ornstein-uhlenbeck", dim=2, rate=0.1, rotation=0.1, coupling=0.3, diffusivity=0.05)
 
 
+def time_course(n, rng):
+    """``n`` points at each of three days, relaxing from afar, in any order; and their times as numbers."""
+    x, t = simulate.timed_snapshots(
+        LAW, n, [0, 2, 10], dt=0.02, seed=1, start=lambda n, rng: rng.normal(3, 0.5, (n, 2))
+    )
+    order = rng.permutation(len(x))
+    x, t = x[order], t[order]
+    return pd.DataFrame({"when": [f"D{day:g}" for day in t], "batch": "one", "a": x[:, 0], "b": x[:, 1]}), t
+
+
 def own_files(folder):
     """Clouds and courses with known laws, in the shapes in which people keep them."""
     rng = np.random.default_rng(1)
     well = systems.build("double-well", diffusivity=0.5).sample(4000, rng)[:, 0]
     pd.DataFrame({"x": well}).to_csv(folder / "wells.csv", index=False)
     pd.DataFrame({"x": 10 * well}).to_csv(folder / "wells-tenfold.csv", index=False)
-    cycle = systems.build("hopf", diffusivity=0.1).sample(4000, rng)
-    pd.DataFrame({"angle": np.arctan2(*cycle.T), "x": cycle[:, 0], "y": cycle[:, 1]}).to_parquet(
-        folder / "cycle.parquet"
-    )
+    x, y = systems.build("hopf", diffusivity=0.1).sample(4000, rng).T
+    pd.DataFrame({"angle": np.arctan2(y, x), "x": x, "y": y}).to_parquet(folder / "cycle.parquet")
 
-    days = [0, 2, 10]
-    x, t = simulate.timed_snapshots(LAW, 250, days, dt=0.02, seed=1, start=lambda n, rng: rng.normal(3, 0.5, (n, 2)))
-    order = rng.permutation(len(x))
-    x, t = x[order], t[order]
-    course = pd.DataFrame({"when": [f"D{day:g}" for day in t], "batch": "one", "a": x[:, 0], "b": x[:, 1]})
+    course, t = time_course(250, rng)
     course.to_csv(folder / "course.csv", index=False)
     course.assign(when=2 * t).to_parquet(folder / "slow-course.parquet")
-    course.assign(when=rng.permutation(course["when"])).to_csv(folder / "shuffled.csv", index=False)
-    write_h5ad(folder / "cells.h5ad", course["when"], latent=x)
+    write_h5ad(folder / "cells.h5ad", course["when"], latent=course[["a", "b"]].to_numpy())
+    noise, _ = time_course(600, rng)
+    noise.assign(when=rng.permutation(noise["when"])).to_csv(folder / "shuffled.csv", index=False)
     (folder / "pulling.py").write_text(OWN_METHOD)
     (folder / "mine.yaml").write_text(MINE)
 
@@ -246,6 +251,26 @@ def test_editing_it_reruns_it_and_nothing_else(mine):
     (mine / "pulling.py").write_text(before)
     assert {job.rule for job in jobs} == {"fit_analysis", "gather_analysis", "evaluate_analysis", "page"}
     assert {job.wildcards["analysis"] for job in jobs} == {"own"}
+
+
+LIBRARY = """from snapdyn import drifts
+
+
+def well(axes, time_unit):
+    return drifts.from_expressions({"slope": ["x"], "barrier": ["-x^3"]}, None, axes=axes, time_unit=time_unit)
+"""
+
+
+def test_a_drift_library_from_a_file_is_imported_only_if_trusted(mine, tmp_path, monkeypatch, rng):
+    (tmp_path / "laws.py").write_text(LIBRARY)
+    monkeypatch.syspath_prepend(tmp_path)
+    cloud = tables.table_snapshots(mine / "wells.csv", dataset="wells", seed=0)
+    model = methods.fit("moments", cloud, rng=rng, drift={"library": "laws:well"}, diffusivity=0.5)
+    models.save(model, tmp_path / "model.pt", method="moments", meta=cloud.meta)
+    with pytest.raises(ValueError, match="trust='laws:well'"):
+        snapdyn.load(tmp_path / "model.pt")
+    again = snapdyn.load(tmp_path / "model.pt", trust="laws:well")
+    np.testing.assert_array_equal(again.drift(0.0, cloud.x), model.drift(0.0, cloud.x))
 
 
 # What cannot be used

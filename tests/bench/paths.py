@@ -123,7 +123,7 @@ def kde_growth(small=False):
 def moments(small=False):
     """Optimally weighted moments, monomials to degree 4, three unknowns, three reweightings."""
     from snapdyn import moments as ours
-    from snapdyn import systems
+    from snapdyn import systems, weakform
     from snapdyn.snapshots import Snapshots
 
     x = lorenz_cloud(10_000 if small else 100_000)
@@ -131,8 +131,8 @@ def moments(small=False):
     points = torch.from_numpy(x)
 
     def gram():
-        tests = ours.Tests.monomials(points, 4)
-        equations = ours.MomentEquations([ours.Cloud(system.terms, tests, points)], diffusivity=DIFFUSIVITY)
+        tests = weakform.Tests.monomials(points, 4)
+        equations = ours.MomentEquations([weakform.Cloud(system.terms, tests, points)], diffusivity=DIFFUSIVITY)
         solution = equations.solve(3)
         return solution.estimate, solution.std_error, solution.j_statistic
 

@@ -1,13 +1,6 @@
 # The tables of a whole run, and what the papers claim beside what we measured.
 
 
-def collected(kind):
-    """Every table of a kind that this run makes: of its analyses, or else of all papers."""
-    if analysis_names():
-        return analysis_tables(f"{kind}.parquet")
-    return [path for paper in PLAN.papers for path in tables_of(paper) if path.endswith(f"{kind}.parquet")]
-
-
 rule collect:
     """All metrics and all parameters of the run."""
     input:
@@ -43,9 +36,6 @@ rule scorecard:
         text="<results>/scorecard.md",
     log:
         "<logs>/scorecard.log",
-    params:
-        run=PLAN.run,
-        skipped=PLAN.skipped_experiments(),
     conda:
         "../../envs/base.yaml"
     threads: 1
@@ -53,5 +43,8 @@ rule scorecard:
         mem_mb=1000,
         runtime=10,
         gpu=0,
+    params:
+        run=PLAN.run,
+        skipped=PLAN.skipped_experiments(),
     script:
         "../scripts/scorecard.py"

@@ -1,4 +1,4 @@
-# What every rule shares: the checked configuration, rerun tracking, and where things are.
+# What all rules share: the checked configuration, rerun tracking, and where things are.
 import os
 import sys
 from dataclasses import asdict
@@ -12,12 +12,15 @@ PACKAGE = WORKFLOW / "snapdyn"
 # Jobs import the package from here, whatever environment they run in, and the user's modules from where the run is.
 sys.path.insert(0, str(WORKFLOW))
 sys.path.append(str(Path.cwd()))
-os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(WORKFLOW), str(Path.cwd()), os.environ.get("PYTHONPATH")]))
+importable = filter(None, [str(WORKFLOW), str(Path.cwd()), os.environ.get("PYTHONPATH")])
+os.environ.update(
+    PYTHONPATH=os.pathsep.join(importable),
+    # Jobs watch this process and end with it, so that a killed run leaves nobody writing.
+    SNAPDYN_PARENT=str(os.getpid()),
+)
 # One thread inside every library: results must not depend on how many there are.
 for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
     os.environ[name] = "1"
-# Jobs watch this process and end with it, so that a killed run leaves nobody writing.
-os.environ["SNAPDYN_PARENT"] = str(os.getpid())
 
 from snapdyn import codebase, methods
 from snapdyn import config as configuration
@@ -37,7 +40,9 @@ def absent_resources(names):
 
 
 try:
-    PLAN = configuration.Plan(config, overlay=workflow.config_settings.overwrite_config or None, absent=absent_resources)
+    PLAN = configuration.Plan(
+        config, overlay=workflow.config_settings.overwrite_config or None, absent=absent_resources
+    )
 except configuration.ConfigError as error:
     raise WorkflowError(str(error)) from None
 RESULTS = f"results/{PLAN.run}"
@@ -127,6 +132,65 @@ def everything():
     if analysis_names():
         return [*pages(), *collected_tables()]
     return [path for paper in PLAN.papers for path in [*figures_of(paper), *tables_of(paper)]] + collected_tables()
+
+
+def declaration_of(resource):
+    """The entry of config/resources.yaml, as plain values."""
+    return {key: value for key, value in asdict(DECLARED[resource]).items() if key != "name"}
+
+
+def analysis(wildcards):
+    """The fit behind an analysis."""
+    return PLAN.one(paper="analyses", experiment=wildcards.analysis)
+
+
+def seeds_of(fit, name):
+    """One file of every seed of a fit."""
+    return [f"{folder_of(fit)}/seed-{seed}/{name}" for seed in range(fit.seeds)]
+
+
+def recovered(name):
+    """The files called ``name`` of every method of a recovery experiment."""
+    return lambda w: [f"{folder_of(fit)}/{name}.parquet" for fit in PLAN.of(paper=w.paper, experiment=w.experiment)]
+
+
+def truth_of(fit, name):
+    """What a synthetic course knows about itself; nothing for other data."""
+    if PLAN.datasets[fit.dataset]["kind"] != "synthetic":
+        return []
+    return [f"{RESULTS}/data/{fit.dataset}/seed-{seed}/{name}.parquet" for seed in range(fit.seeds)]
+
+
+def baselines_of(fit):
+    """Baselines exist where there is a next snapshot."""
+    if fit.kind != "forecast":
+        return []
+    return [f"{RESULTS}/baselines/{fit.dataset}/seed-{seed}/metrics.parquet" for seed in range(fit.seeds)]
+
+
+def forecast_fit(w):
+    return PLAN.one(paper=w.paper, experiment=w.experiment, dataset=w.dataset, method=w.method)
+
+
+def figure_inputs(w):
+    """Metrics and parameters of the figure's experiment, and what only some figures need."""
+    experiment = PLAN.papers[w.paper]["figures"][w.figure]["experiment"]
+    fits = PLAN.of(paper=w.paper, experiment=experiment)
+    base = f"{RESULTS}/fits/{w.paper}/{experiment}"
+    first = fits[0]
+    files = {"metrics": f"{base}/metrics.parquet", "parameters": f"{base}/parameters.parquet"}
+    if first.kind in ("recovery", "bandwidth"):
+        files["cloud"] = snapshots_of(first.dataset, 1)[0]
+        if "kde-adam" in {fit.method for fit in fits}:
+            files["history"] = f"{base}/{first.dataset}/kde-adam/history.parquet"
+    return files
+
+
+def collected(kind):
+    """Every table of a kind that this run makes: of its analyses, or else of all papers."""
+    if analysis_names():
+        return analysis_tables(f"{kind}.parquet")
+    return [path for paper in PLAN.papers for path in tables_of(paper) if path.endswith(f"{kind}.parquet")]
 
 
 wildcard_constraints:

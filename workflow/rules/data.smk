@@ -1,6 +1,11 @@
 # From systems, resources and the user's own files to snapshots.
 
 
+# Compute nodes of a cluster often have no network.
+localrules:
+    fetch_resource,
+
+
 rule simulate:
     """One cloud of unordered states of a known system."""
     input:
@@ -13,9 +18,6 @@ rule simulate:
         "<benchmarks>/simulate/{dataset}/seed-{seed}.tsv"
     wildcard_constraints:
         dataset=choice(PLAN.datasets_of("system")),
-    params:
-        spec=lambda w: PLAN.datasets[w.dataset],
-        seed=lambda w: int(w.seed),
     conda:
         "../../envs/torch.yaml"
     threads: 1
@@ -23,6 +25,9 @@ rule simulate:
         mem_mb=2000,
         runtime=60,
         gpu=0,
+    params:
+        spec=lambda w: PLAN.datasets[w.dataset],
+        seed=lambda w: int(w.seed),
     script:
         "../scripts/simulate.py"
 
@@ -41,9 +46,6 @@ rule synthesise:
         "<benchmarks>/synthesise/{dataset}/seed-{seed}.tsv"
     wildcard_constraints:
         dataset=choice(PLAN.datasets_of("synthetic")),
-    params:
-        spec=lambda w: PLAN.datasets[w.dataset],
-        seed=lambda w: int(w.seed),
     conda:
         "../../envs/cells.yaml"
     threads: 1
@@ -51,13 +53,11 @@ rule synthesise:
         mem_mb=4000,
         runtime=60,
         gpu=0,
+    params:
+        spec=lambda w: PLAN.datasets[w.dataset],
+        seed=lambda w: int(w.seed),
     script:
         "../scripts/synthesise.py"
-
-
-def declaration_of(resource):
-    """The entry of config/resources.yaml, as plain values."""
-    return {key: value for key, value in asdict(DECLARED[resource]).items() if key != "name"}
 
 
 rule fetch_resource:
@@ -68,9 +68,6 @@ rule fetch_resource:
         "<results>/resources/{resource}.json",
     log:
         "<logs>/fetch_resource/{resource}.log",
-    params:
-        declaration=lambda w: declaration_of(w.resource),
-        folders=[str(folder) for folder in declarations.folders(PLAN.config["resources_dir"])],
     conda:
         "../../envs/base.yaml"
     threads: 1
@@ -78,6 +75,9 @@ rule fetch_resource:
         mem_mb=1000,
         runtime=60,
         gpu=0,
+    params:
+        declaration=lambda w: declaration_of(w.resource),
+        folders=[str(folder) for folder in declarations.folders(PLAN.config["resources_dir"])],
     script:
         "../scripts/fetch_resource.py"
 
@@ -95,10 +95,6 @@ rule import_resource:
         "<benchmarks>/import_resource/{dataset}/seed-{seed}.tsv"
     wildcard_constraints:
         dataset=choice(PLAN.datasets_of("points") + PLAN.datasets_of("counts")),
-    params:
-        spec=lambda w: PLAN.datasets[w.dataset],
-        declaration=lambda w: declaration_of(PLAN.datasets[w.dataset]["resource"]),
-        seed=lambda w: int(w.seed),
     conda:
         "../../envs/cells.yaml"
     threads: 1
@@ -106,6 +102,10 @@ rule import_resource:
         mem_mb=6000,
         runtime=60,
         gpu=0,
+    params:
+        spec=lambda w: PLAN.datasets[w.dataset],
+        declaration=lambda w: declaration_of(PLAN.datasets[w.dataset]["resource"]),
+        seed=lambda w: int(w.seed),
     script:
         "../scripts/import_resource.py"
 
@@ -123,9 +123,6 @@ rule import_own:
         "<benchmarks>/import_own/{dataset}/seed-{seed}.tsv"
     wildcard_constraints:
         dataset=choice(PLAN.datasets_of("table") + PLAN.datasets_of("h5ad")),
-    params:
-        spec=lambda w: PLAN.datasets[w.dataset],
-        seed=lambda w: int(w.seed),
     conda:
         "../../envs/cells.yaml"
     threads: 1
@@ -133,5 +130,8 @@ rule import_own:
         mem_mb=8000,
         runtime=120,
         gpu=0,
+    params:
+        spec=lambda w: PLAN.datasets[w.dataset],
+        seed=lambda w: int(w.seed),
     script:
         "../scripts/import_own.py"

@@ -1,16 +1,6 @@
 # Fits against the truth, predictions against held-out cells, and baselines beside both.
 
 
-def seeds_of(fit, name):
-    """One file of every seed of a fit."""
-    return [f"{folder_of(fit)}/seed-{seed}/{name}" for seed in range(fit.seeds)]
-
-
-def recovered(name):
-    """The files called ``name`` of every method of a recovery experiment."""
-    return lambda w: [f"{folder_of(fit)}/{name}.parquet" for fit in PLAN.of(paper=w.paper, experiment=w.experiment)]
-
-
 rule score_recovery:
     """Errors, z-scores and tests of a recovery experiment, against the truth."""
     input:
@@ -24,9 +14,6 @@ rule score_recovery:
         "<logs>/score_recovery/{paper}/{experiment}.log",
     wildcard_constraints:
         experiment=choice({fit.experiment for fit in PLAN.of(kind="recovery")}),
-    params:
-        fits=lambda w: [asdict(fit) for fit in PLAN.of(paper=w.paper, experiment=w.experiment)],
-        sizes={name: PLAN.datasets[name]["n"] for name in PLAN.datasets_of("system")},
     conda:
         "../../envs/base.yaml"
     threads: 1
@@ -34,6 +21,9 @@ rule score_recovery:
         mem_mb=1000,
         runtime=10,
         gpu=0,
+    params:
+        fits=lambda w: [asdict(fit) for fit in PLAN.of(paper=w.paper, experiment=w.experiment)],
+        sizes={name: PLAN.datasets[name]["n"] for name in PLAN.datasets_of("system")},
     script:
         "../scripts/score_recovery.py"
 
@@ -63,8 +53,6 @@ rule score_baselines:
         "<logs>/score_baselines/{dataset}/seed-{seed}.log",
     benchmark:
         "<benchmarks>/score_baselines/{dataset}/seed-{seed}.tsv"
-    params:
-        seed=lambda w: int(w.seed),
     conda:
         "../../envs/base.yaml"
     threads: 1
@@ -72,26 +60,10 @@ rule score_baselines:
         mem_mb=4000,
         runtime=120,
         gpu=0,
+    params:
+        seed=lambda w: int(w.seed),
     script:
         "../scripts/score_baselines.py"
-
-
-def truth_of(fit, name):
-    """What a synthetic course knows about itself; nothing for other data."""
-    if PLAN.datasets[fit.dataset]["kind"] != "synthetic":
-        return []
-    return [f"{RESULTS}/data/{fit.dataset}/seed-{seed}/{name}.parquet" for seed in range(fit.seeds)]
-
-
-def baselines_of(fit):
-    """Baselines exist where there is a next snapshot."""
-    if fit.kind != "forecast":
-        return []
-    return [f"{RESULTS}/baselines/{fit.dataset}/seed-{seed}/metrics.parquet" for seed in range(fit.seeds)]
-
-
-def forecast_fit(w):
-    return PLAN.one(paper=w.paper, experiment=w.experiment, dataset=w.dataset, method=w.method)
 
 
 rule evaluate:
@@ -112,8 +84,6 @@ rule evaluate:
         "<logs>/evaluate/{paper}/{experiment}/{dataset}/{method}.log",
     benchmark:
         "<benchmarks>/evaluate/{paper}/{experiment}/{dataset}/{method}.tsv"
-    params:
-        fit=lambda w: asdict(forecast_fit(w)),
     conda:
         "../../envs/torch.yaml"
     threads: 1
@@ -121,6 +91,8 @@ rule evaluate:
         mem_mb=4000,
         runtime=120,
         gpu=0,
+    params:
+        fit=lambda w: asdict(forecast_fit(w)),
     script:
         "../scripts/evaluate.py"
 
@@ -143,8 +115,6 @@ rule evaluate_analysis:
         "<logs>/evaluate_analysis/{analysis}.log",
     benchmark:
         "<benchmarks>/evaluate_analysis/{analysis}.tsv"
-    params:
-        fit=lambda w: asdict(analysis(w)),
     conda:
         "../../envs/torch.yaml"
     threads: 1
@@ -152,6 +122,8 @@ rule evaluate_analysis:
         mem_mb=4000,
         runtime=120,
         gpu=0,
+    params:
+        fit=lambda w: asdict(analysis(w)),
     script:
         "../scripts/evaluate.py"
 

@@ -1,20 +1,6 @@
 # Pictures: frames in, ink out. Nothing is computed that is not in the figure's own parquet.
 
 
-def figure_inputs(w):
-    """Metrics and parameters of the figure's experiment, and what only some figures need."""
-    experiment = PLAN.papers[w.paper]["figures"][w.figure]["experiment"]
-    fits = PLAN.of(paper=w.paper, experiment=experiment)
-    base = f"{RESULTS}/fits/{w.paper}/{experiment}"
-    first = fits[0]
-    files = {"metrics": f"{base}/metrics.parquet", "parameters": f"{base}/parameters.parquet"}
-    if first.kind in ("recovery", "bandwidth"):
-        files["cloud"] = snapshots_of(first.dataset, 1)[0]
-        if "kde-adam" in {fit.method for fit in fits}:
-            files["history"] = f"{base}/{first.dataset}/kde-adam/history.parquet"
-    return files
-
-
 rule figure:
     """One figure of a paper, with the numbers that it plots."""
     input:
@@ -23,17 +9,13 @@ rule figure:
         style=str(PACKAGE / "paper.mplstyle"),
         colours=str(WORKFLOW.parent / "config" / "plotting.yaml"),
     output:
-        pdf=report(
-            "<results>/figures/{paper}/{figure}.pdf", category="{paper}", caption="../report/figure.rst"
-        ),
+        pdf=report("<results>/figures/{paper}/{figure}.pdf", category="{paper}", caption="../report/figure.rst"),
         png="<results>/figures/{paper}/{figure}.png",
         frame="<results>/figures/{paper}/{figure}.parquet",
     log:
         "<logs>/figure/{paper}/{figure}.log",
     wildcard_constraints:
         paper=choice(PLAN.papers),
-    params:
-        spec=lambda w: PLAN.papers[w.paper]["figures"][w.figure],
     conda:
         "../../envs/torch.yaml"
     threads: 1
@@ -41,6 +23,8 @@ rule figure:
         mem_mb=2000,
         runtime=20,
         gpu=0,
+    params:
+        spec=lambda w: PLAN.papers[w.paper]["figures"][w.figure],
     script:
         "../scripts/figure.py"
 
@@ -63,8 +47,6 @@ rule page:
         text="<results>/analyses/{analysis}/page.md",
     log:
         "<logs>/page/{analysis}.log",
-    params:
-        fit=lambda w: asdict(analysis(w)),
     conda:
         "../../envs/base.yaml"
     threads: 1
@@ -72,5 +54,7 @@ rule page:
         mem_mb=2000,
         runtime=20,
         gpu=0,
+    params:
+        fit=lambda w: asdict(analysis(w)),
     script:
         "../scripts/page.py"

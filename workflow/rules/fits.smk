@@ -16,9 +16,6 @@ rule recover:
         "<benchmarks>/recover/{paper}/{experiment}/{dataset}/{method}.tsv"
     wildcard_constraints:
         experiment=choice({fit.experiment for fit in PLAN.of(kind="recovery")}),
-    params:
-        fit=lambda w: asdict(PLAN.one(**w)),
-        precision=PLAN.config["precision"],
     conda:
         "../../envs/torch.yaml"
     threads: 2
@@ -26,6 +23,9 @@ rule recover:
         mem_mb=4000,
         runtime=120,
         gpu=GPU,
+    params:
+        fit=lambda w: asdict(PLAN.one(**w)),
+        precision=PLAN.config["precision"],
     script:
         "../scripts/recover.py"
 
@@ -44,9 +44,6 @@ rule scan_bandwidths:
         "<benchmarks>/scan_bandwidths/{paper}/{experiment}/{dataset}.tsv"
     wildcard_constraints:
         experiment=choice({fit.experiment for fit in PLAN.of(kind="bandwidth")}),
-    params:
-        fits=lambda w: [asdict(fit) for fit in PLAN.of(**w)],
-        bandwidths=lambda w: PLAN.papers[w.paper]["experiments"][w.experiment]["bandwidths"],
     conda:
         "../../envs/torch.yaml"
     threads: 2
@@ -54,6 +51,9 @@ rule scan_bandwidths:
         mem_mb=4000,
         runtime=120,
         gpu=GPU,
+    params:
+        fits=lambda w: [asdict(fit) for fit in PLAN.of(**w)],
+        bandwidths=lambda w: PLAN.papers[w.paper]["experiments"][w.experiment]["bandwidths"],
     script:
         "../scripts/scan_bandwidths.py"
 
@@ -75,10 +75,6 @@ rule fit:
         "<benchmarks>/fit/{paper}/{experiment}/{dataset}/{method}/seed-{seed}.tsv"
     wildcard_constraints:
         experiment=choice({fit.experiment for fit in PLAN.of(kind="forecast") if fit.paper != "analyses"}),
-    params:
-        fit=lambda w: asdict(PLAN.one(paper=w.paper, experiment=w.experiment, dataset=w.dataset, method=w.method)),
-        precision=PLAN.config["precision"],
-        seed=lambda w: int(w.seed),
     conda:
         "../../envs/torch.yaml"
     threads: 1
@@ -86,13 +82,12 @@ rule fit:
         mem_mb=4000,
         runtime=240,
         gpu=GPU,
+    params:
+        fit=lambda w: asdict(PLAN.one(paper=w.paper, experiment=w.experiment, dataset=w.dataset, method=w.method)),
+        precision=PLAN.config["precision"],
+        seed=lambda w: int(w.seed),
     script:
         "../scripts/fit.py"
-
-
-def analysis(wildcards):
-    """The fit behind an analysis."""
-    return PLAN.one(paper="analyses", experiment=wildcards.analysis)
 
 
 rule fit_analysis:
@@ -110,10 +105,6 @@ rule fit_analysis:
         "<logs>/fit_analysis/{analysis}/seed-{seed}.log",
     benchmark:
         "<benchmarks>/fit_analysis/{analysis}/seed-{seed}.tsv"
-    params:
-        fit=lambda w: asdict(analysis(w)),
-        precision=PLAN.config["precision"],
-        seed=lambda w: int(w.seed),
     conda:
         "../../envs/torch.yaml"
     threads: 1
@@ -121,5 +112,9 @@ rule fit_analysis:
         mem_mb=8000,
         runtime=240,
         gpu=GPU,
+    params:
+        fit=lambda w: asdict(analysis(w)),
+        precision=PLAN.config["precision"],
+        seed=lambda w: int(w.seed),
     script:
         "../scripts/fit.py"

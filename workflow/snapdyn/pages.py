@@ -135,7 +135,7 @@ def text(fit, cells, metrics, parameters, answer):
         lines.append(f"| {parameter} | {' | '.join(shown)} | {line['unit']} |")
     lines += [
         "",
-        "Load the model with `snapdyn.load('seed-0/model.pt')`. Predictions of the held-out rows are in "
+        "Load the model with `snapdyn.load('seed-0/model.pt')` (a class of your own needs `trust=`). Predictions of the held-out rows are in "
         "`seed-*/predicted.parquet`.",
     ]
     return "\n".join(lines) + "\n"

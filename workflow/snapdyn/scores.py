@@ -131,22 +131,27 @@ def kernel_pass(
     # Whitened by the bandwidth and centred: expanded squared distances then lose no digits that matter.
     centre = data.mean(0)
     points, queries = (data - centre) / h, (probes - centre) / h
-    tree = cKDTree(points.cpu().numpy())
+    tree = cKDTree(points.cpu().numpy(), balanced_tree=False, compact_nodes=False)  # built once, asked once
     nearest = tree.query(queries.cpu().numpy(), k=1 if own is None else [2])[0].reshape(-1)
     peak = -0.5 * torch.from_numpy(nearest).to(data).square()
 
     # One matrix product gives log2 of the weight over the row's largest:
     # [2x, 1, -(|x|^2 + peak)] . [X, -|X|^2, 1], with x and X shrunk so that 2^.. is the Gaussian.
-    one = torch.ones(n, 1).to(data)
-    keys, asked = points * SHRINK, queries * SHRINK
-    keys = torch.cat([keys, -keys.square().sum(1, keepdim=True), one], 1).T.contiguous()
+    # Both sides lie with one quantity a row, as the products want them.
+    keys = torch.ones(dim + 2, n, dtype=data.dtype, device=data.device)
+    torch.mul(points.T, SHRINK, out=keys[:dim])
+    torch.sum(keys[:dim].square(), 0, out=keys[dim]).neg_()
+    asked = queries * SHRINK
     tops = -(asked.square().sum(1) + peak / math.log(2))[:, None]
-    questions = torch.cat([2 * asked, torch.ones(len(queries), 1).to(data), tops], 1)
-    lengths = (points / h).square().sum(1, keepdim=True)
-    values = torch.cat([one, points, lengths] + ([] if features is None else [features]), 1)
+    questions = torch.cat([2 * asked, torch.ones_like(tops), tops], 1)
+    count = 0 if features is None else features.shape[1]
+    values = torch.ones(dim + 2 + count, n, dtype=data.dtype, device=data.device)
+    values[1 : dim + 1] = points.T
+    torch.sum((points / h).square().T, 0, out=values[dim + 1])
+    if features is not None:
+        values[dim + 2 :] = features.T
     if weights is not None:
-        values = values * weights.to(data)[:, None]
-    values = values.T.contiguous()
+        values *= weights.to(data)
     rows, cols = TILE[data.device.type]
     floor = CLAMP[data.dtype]
 
@@ -170,7 +175,7 @@ def kernel_pass(
             if sample_size:
                 if weights is not None:
                     tile = tile * weights[left:right].to(data)
-                squares += torch.linalg.vecdot(tile, tile)
+                squares += torch.linalg.vector_norm(tile, dim=1).square()  # faster than a row-wise dot
         return sums.T, squares
 
     results = list(run.parallel(block, range(0, len(queries), rows), threads))
