@@ -14,7 +14,7 @@ SNAKEFILES := Snakefile workflow/Snakefile workflow/rules
 
 export OMP_NUM_THREADS := 1
 
-.PHONY: help setup setup-dev demo run plan report test lint format lock bench docs
+.PHONY: help setup setup-dev demo run plan report test lint format lock bench docs publish
 
 help: ## list what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -75,3 +75,6 @@ lock: setup-dev ## renew the locks within the bounds of envs/*.in: make lock ARG
 
 docs: setup ## regenerate the configuration page from the schema
 	$(PY) -m snapdyn.config > docs/configuration.md
+
+publish: setup ## keep the latest full run in docs/full-run
+	$(PY) -m snapdyn.publish $(ARGS)

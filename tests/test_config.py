@@ -2,6 +2,7 @@
 
 import copy
 import inspect
+import re
 from pathlib import Path
 
 import pytest
@@ -117,7 +118,7 @@ def test_unknown_options_of_a_method(published, table):
         datasets={"still": {"kind": "table", "path": table}},
         analyses={"a": {"dataset": "still", "method": "moments", "options": {"degre": 3}}},
     )
-    assert "no option 'degre'; did you mean 'degree'" in said
+    assert "unknown option of moments 'degre'; did you mean 'degree'" in said
 
 
 def test_missing_file_says_where_it_looked(published):
@@ -191,8 +192,101 @@ def test_the_configuration_page_is_the_schemas():
 
 def test_names_known_without_torch_agree_with_the_registries():
     assert set(config.LIBRARIES) == {"polynomial", "affine", "custom", *systems.SYSTEMS}
+    for name, cls in systems.SYSTEMS.items():
+        assert set(config.SYSTEM_PARAMETERS[name]) == set(cls.__init__.__kwdefaults__ or {}) - {"diffusivity"}
+        assert config.AXES.get(name, 0) in (0, len(getattr(cls, "axes", ())))
     assert config.schema()["$defs"]["system"]["properties"]["system"]["enum"] == list(systems.SYSTEMS)
     assert inspect.isfunction(drifts.build)
     for name, method in methods.METHODS.items():
         accepted = inspect.signature(methods.resolve(name).__init__).parameters
         assert set(method.options) | set(method.fixed) <= set(accepted), name
+
+
+def test_methods_all_without_one_that_fits_is_refused(published, table):
+    said = faults(
+        published,
+        datasets={"still": {"kind": "table", "path": table}},
+        analyses={"a": {"dataset": "still", "methods": "all"}},
+    )
+    assert "no method fits" in said and "moments needs a drift library" in said
+
+
+def test_options_are_closed_for_several_methods_too(published, table):
+    base = {"datasets": {"timed": {"kind": "table", "path": table, "time_key": "t"}}}
+    drift = {"drift": {"library": "affine"}, "diffusivity": 1}
+    several = {"dataset": "timed", "methods": "all", **drift}
+    assert "did you mean 'restarts'" in faults(published, **base, analyses={"a": several | {"options": {"restart": 4}}})
+    assert not faults(published, **base, analyses={"a": several | {"options": {"restarts": 4, "degree": 3}}})
+
+
+@pytest.mark.parametrize(
+    ("change", "hint"),
+    [
+        ({"experiments": {"lorenz": {"attractor": ["mommments"]}}}, "'moments'"),
+        ({"experiments": {"lorenz": {"options": {"lorenzo": {}}}}}, "'lorenz'"),
+        ({"experiments": {"lorenz": {"options": {"lorenz": {"kde-adamm": {}}}}}}, "'kde-adam'"),
+        ({"experiments": {"lorenz": {"options": {"lorenz": {"kde-adam": {"bandwith": 1}}}}}}, "'bandwidth'"),
+        ({"figures": {"lorenz": {"experiment": "lorentz"}}}, "'lorenz'"),
+    ],
+)
+def test_what_a_paper_names_must_exist(published, change, hint):
+    assert f"did you mean {hint}" in faults(published, papers={"fokker-planck-loss": change})
+
+
+def test_unknown_resources_and_system_parameters(published):
+    extra = {"datasets": {"embryoid-body": {"resource": "embryoid"}, "lorenz": {"parameters": {"rhoo": 28}}}}
+    said = "\n".join(config.check(merged(published, extra), declared=["embryoid-body-5pc", "ipsc-cardiomyocyte"]))
+    assert "did you mean 'embryoid-body-5pc'" in said and "did you mean 'rho'" in said
+
+
+@pytest.mark.parametrize(
+    ("drift", "said"),
+    [
+        ({"library": "affine", "known": ["a", "b"]}, "'affine' takes no further keys, not 'known'"),
+        ({"library": "polynomial", "terms": {"a": ["a", "b"]}}, "takes ['degree'], not 'terms'"),
+        ({"library": "custom", "terms": {"a": ["a"]}}, "'a' has 1 expressions"),
+        ({"library": "lorenz"}, "'lorenz' has 3 axes, the data have 2"),
+    ],
+)
+def test_drift_libraries_are_checked_before_any_job(published, table, drift, said):
+    dataset = {"kind": "table", "path": table, "columns": ["a", "b"]}
+    analysis = {"dataset": "mine", "method": "moments", "drift": drift, "diffusivity": 1}
+    assert said in faults(published, datasets={"mine": dataset}, analyses={"a": analysis})
+
+
+def test_analyses_that_would_share_a_name_are_refused(published, table):
+    dataset = {"kind": "table", "path": table, "time_key": "t"}
+    overlay = {
+        "run": "mine",
+        "datasets": {"d": dataset},
+        "analyses": {
+            "x": {"dataset": "d", "methods": ["affine-propagation"]},
+            "x-affine-propagation": {"dataset": "d", "method": "affine-propagation"},
+        },
+    }
+    with pytest.raises(config.ConfigError, match="would be called"):
+        config.Plan(merged(published, overlay), overlay=overlay)
+
+
+def test_numbers_that_yaml_reads_as_text(published, table):
+    analysis = {"dataset": "mine", "method": "moments", "drift": {"library": "affine"}, "diffusivity": "1e-3"}
+    said = faults(published, datasets={"mine": {"kind": "table", "path": table}}, analyses={"a": analysis})
+    assert "YAML reads 1e-3 as text" in said and "0.001" in said
+
+
+def test_a_data_set_that_is_no_mapping_gets_one_sentence(published):
+    assert len(config.check(merged(published, {"datasets": {"p": "ok.csv"}}))) == 1
+
+
+def test_the_projects_own_runs_are_not_for_analyses(published, table):
+    overlay = {"run": "full", "analyses": {"a": {"dataset": "lorenz", "method": "moments"}}}
+    assert "the project's own run" in "\n".join(config.check(merged(published, overlay), overlay=overlay))
+
+
+def test_the_readmes_table_of_methods_is_the_registrys():
+    rows = re.findall(r"^\| (.*?) \| (`.*?`.*?) \|", (ROOT / "README.md").read_text(), re.M)
+    said = {
+        name: need for need, names in rows for name in re.findall(r"`([a-z0-9-]+)`", names) if name in methods.METHODS
+    }
+    assert set(said) == set(methods.METHODS)
+    assert "several times" in said["affine-propagation"] and "at rest" in said["convolved-l1"]

@@ -312,3 +312,13 @@ def test_build_refuses_and_says_what_would_do(spec, axes, said):
 def test_a_library_from_outside_that_cannot_be_imported_is_refused_in_words(library):
     with pytest.raises(ValueError, match=library):
         drifts.build({"library": library}, axes=AXES)
+
+
+def test_axes_that_are_no_words_go_by_their_number():
+    x = torch.tensor([[2.0, 3.0]], dtype=torch.float64)
+    law = drifts.from_expressions({"a": ["x0 * x1", "0"]}, None, axes=["PC 1", "PC 2"])
+    assert law.fields(x)[0, 0].tolist() == [6.0, 0.0]
+    swapped = drifts.from_expressions({"a": ["x0", "0"]}, None, axes=["x1", "x0"])  # an axis' own name comes first
+    assert swapped.fields(x)[0, 0, 0] == 3.0
+    with pytest.raises(ValueError, match=r"x0 \.\. x1"):
+        drifts.expression("pc1", ["PC 1", "PC 2"])

@@ -254,3 +254,12 @@ def test_fits_of_the_registry_carry_the_description_of_their_drift():
     model = methods.fit("moments", data, rng=np.random.default_rng(0), drift=AFFINE, diffusivity=0.5)
     assert model.description == {"spec": AFFINE, "axes": ["x", "y"], "time_unit": "day"}
     assert model.parameters["unit"][0] == "[x]/day"
+
+
+def test_on_a_stationary_cloud_a_model_must_have_a_drift_and_be_kept():
+    class Moving:
+        def velocity(self, t, x):
+            return x
+
+    assert methods.model_faults(Moving()) == []
+    assert "['drift', 'state', 'from_state']" in methods.model_faults(Moving(), stationary=True)[0]

@@ -41,7 +41,10 @@ def absent_resources(names):
 
 try:
     PLAN = configuration.Plan(
-        config, overlay=workflow.config_settings.overwrite_config or None, absent=absent_resources
+        config,
+        overlay=workflow.config_settings.overwrite_config or None,
+        declared=list(DECLARED),
+        absent=absent_resources,
     )
 except configuration.ConfigError as error:
     raise WorkflowError(str(error)) from None
@@ -129,7 +132,7 @@ def collected_tables():
 
 def everything():
     """A configuration with analyses asks for those; any other for every paper."""
-    if analysis_names():
+    if PLAN.config["analyses"]:
         return [*pages(), *collected_tables()]
     return [path for paper in PLAN.papers for path in [*figures_of(paper), *tables_of(paper)]] + collected_tables()
 
@@ -188,7 +191,7 @@ def figure_inputs(w):
 
 def collected(kind):
     """Every table of a kind that this run makes: of its analyses, or else of all papers."""
-    if analysis_names():
+    if PLAN.config["analyses"]:
         return analysis_tables(f"{kind}.parquet")
     return [path for paper in PLAN.papers for path in tables_of(paper) if path.endswith(f"{kind}.parquet")]
 

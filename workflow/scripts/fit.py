@@ -19,6 +19,8 @@ with run.job(snakemake) as job:
         device=job.device,
         threads=job.threads,
     )
+    if faults := methods.model_faults(model, stationary=not snapshots.timed):
+        raise ValueError("; ".join(faults))
     carry = forecasts.predict if snapshots.timed else forecasts.regenerate
     predicted = carry(model, snapshots, job.rng)
     seed = snakemake.params.seed

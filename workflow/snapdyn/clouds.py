@@ -26,7 +26,7 @@ def listing(items, n=SHOWN):
     return ", ".join(map(str, items[:n])) + more
 
 
-def faults(x, *, axes, times=None, weight=None):
+def faults(x, *, axes, times=None, weight=None, copies=True):
     """All reasons, as sentences, why a cloud cannot carry any method.
 
     Args:
@@ -34,6 +34,7 @@ def faults(x, *, axes, times=None, weight=None):
         axes: names of the ``dim`` coordinates.
         times: :class:`snapdyn.times.Times` of the rows; None for one stationary cloud.
         weight: weights ``(n,)`` or None.
+        copies: whether to look for exact copies among the points of each time.
     """
     if len(x) == 0:
         return ["there are no rows; expected at least two points"]
@@ -46,7 +47,7 @@ def faults(x, *, axes, times=None, weight=None):
         )
     if few := [f"{name} ({len(rows)})" for name, rows in groups.items() if len(rows) < ENOUGH_POINTS]:
         found.append(f"fewer than {ENOUGH_POINTS} cells at {listing(few)}; leave that time out or add cells")
-    if x.shape[1] and np.isfinite(x).all():
+    if copies and x.shape[1] and np.isfinite(x).all():
         repeats = _duplicated(x, groups)
         many = {name: r for name, r in repeats.items() if len(r) > 1 and r.mean() > MANY_DUPLICATES}
         found += [

@@ -15,7 +15,18 @@ import yaml
 from snapdyn import methods
 
 SCHEMA = Path(__file__).parents[1] / "schemas" / "config.schema.yaml"
-LIBRARIES = ("polynomial", "affine", "custom", "lorenz", "ornstein-uhlenbeck", "hopf", "double-well")
+# What can be known of systems and drift libraries without importing torch; a test holds it to the registries.
+SYSTEM_PARAMETERS = {
+    "lorenz": ("sigma", "rho", "beta"),
+    "ornstein-uhlenbeck": ("dim", "rate", "coupling", "rotation"),
+    "hopf": ("growth", "saturation", "turn"),
+    "double-well": ("slope", "barrier", "stiffness"),
+}
+AXES = {"lorenz": 3, "hopf": 2, "double-well": 2}
+# library -> the keys it takes
+LIBRARIES = {"polynomial": ("degree",), "affine": (), "custom": ("terms", "known")} | dict.fromkeys(
+    SYSTEM_PARAMETERS, ("parameters",)
+)
 TIMED_KINDS = ("synthetic", "points", "counts")
 RESOURCE_KINDS = ("points", "counts")
 
@@ -36,12 +47,13 @@ def _definition(node):
     return node
 
 
-def check(config, *, overlay=None):
+def check(config, *, overlay=None, declared=None):
     """Every fault of ``config`` as a sentence, schema and cross references together.
 
     Args:
         config: the merged configuration.
         overlay: what the user's own files and ``--config`` gave, or None where there are none.
+        declared: names of the declared resources; None skips that check.
     """
     from jsonschema import Draft202012Validator
 
@@ -51,11 +63,15 @@ def check(config, *, overlay=None):
             "run: a configuration of your own must name its run, for example `run: mine`, so that its results do not "
             "land among those of the full run"
         )
+    if overlay and config.get("run") in ("full", "demo") and overlay.get("analyses"):
+        found.append(
+            f"run: {config['run']!r} is the project's own run; give yours another name, for example `run: mine`"
+        )
     errors = Draft202012Validator(schema()).iter_errors(config)
     for error in sorted(errors, key=lambda e: [str(part) for part in e.absolute_path]):
         found += _sentences(error)
     if not found or isinstance(config.get("datasets"), dict):
-        found += _cross_faults(config)
+        found += _cross_faults(config, declared)
     return list(dict.fromkeys(found))
 
 
@@ -78,10 +94,20 @@ def _sentences(error):
     else:
         meaning = error.schema.get("description", "") if isinstance(error.schema, dict) else ""
         said = f"got {error.instance!r}" if error.validator == "anyOf" else error.message
-        yield f"{prefix}{said}" + (f" (expected: {meaning})" if meaning else "")
+        expected = f" (expected: {meaning})" if meaning else ""
+        yield f"{prefix}{said}{expected}{_number_as_text(error.instance)}"
 
 
-def _cross_faults(config):
+def _number_as_text(value):
+    """A hint for numbers that YAML does not read as such."""
+    try:
+        number = float(value) if isinstance(value, str) else None
+    except ValueError:
+        return ""
+    return "" if number is None else f"; YAML reads {value} as text, write {number:g} with a decimal point: {number!r}"
+
+
+def _cross_faults(config, declared):
     """Faults that no schema can see: names that point nowhere, methods that do not fit their data."""
     datasets = {k: v for k, v in (config.get("datasets") or {}).items() if isinstance(v, dict)}
     for name, spec in datasets.items():
@@ -92,18 +118,46 @@ def _cross_faults(config):
             exact = spec.get("system") in ("hopf", "double-well")
             if not exact and (spec.get("dt") is None or spec.get("burn") is None):
                 yield f"datasets.{name}: {spec.get('system')} has no exact sampler, so it needs dt and burn"
+        if spec.get("kind") in RESOURCE_KINDS and declared is not None:
+            yield from _unknown(f"datasets.{name}.resource", "resource", [spec.get("resource")], declared)
+        if spec.get("kind") == "system" and spec.get("system") in SYSTEM_PARAMETERS:
+            known = SYSTEM_PARAMETERS[spec["system"]]
+            yield from _unknown(f"datasets.{name}.parameters", "parameter", spec.get("parameters") or {}, known)
     for where, dataset in _dataset_uses(config):
-        if dataset not in datasets:
-            near = difflib.get_close_matches(str(dataset), datasets, 1)
-            hint = f"; did you mean {near[0]!r}?" if near else f" (known: {list(datasets)})"
-            yield f"{where}: unknown data set {dataset!r}{hint}"
+        yield from _unknown(where, "data set", [dataset], datasets)
     for name, spec in (config.get("analyses") or {}).items():
         if isinstance(spec, dict):
             yield from _analysis_faults(name, spec, datasets.get(spec.get("dataset")))
-    for paper in (config.get("papers") or {}).values():
-        for name, experiment in (paper.get("experiments") or {}).items() if isinstance(paper, dict) else ():
-            for method, options in (experiment.get("methods") or {}).items():
-                yield from _method_faults(f"experiment {name}", method, options)
+    for paper, spec in (config.get("papers") or {}).items():
+        if isinstance(spec, dict):
+            yield from _paper_faults(f"papers.{paper}", spec)
+
+
+def _unknown(where, what, names, known):
+    """One sentence for each of ``names`` that is not among the ``known``, with the nearest one."""
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(str(name), list(known), 1)
+            hint = f"; did you mean {near[0]!r}?" if near else f" (known: {list(known)})"
+            yield f"{where}: unknown {what} {name!r}{hint}"
+
+
+def _paper_faults(where, paper):
+    experiments = paper.get("experiments") or {}
+    for name, experiment in experiments.items():
+        here, chosen = f"{where}.experiments.{name}", experiment.get("methods") or {}
+        for method, options in chosen.items():
+            yield from _method_faults(here, method, options)
+        yield from _unknown(f"{here}.attractor", "method", experiment.get("attractor") or (), chosen)
+        special = experiment.get("options") or {}
+        yield from _unknown(f"{here}.options", "data set", special, experiment.get("datasets") or ())
+        for dataset, by_method in special.items():
+            yield from _unknown(f"{here}.options.{dataset}", "method", by_method, chosen)
+            for method, options in by_method.items():
+                if method in chosen:
+                    yield from _method_faults(f"{here}.options.{dataset}", method, options)
+    for name, figure in (paper.get("figures") or {}).items():
+        yield from _unknown(f"{where}.figures.{name}.experiment", "experiment", [figure.get("experiment")], experiments)
 
 
 def _dataset_uses(config):
@@ -145,31 +199,50 @@ def _analysis_faults(name, spec, dataset):
         yield f"{where}: give either `method: <name>` or `methods: all` (or a list of names)"
         return
     drift, diffusivity = spec.get("drift"), spec.get("diffusivity")
-    if isinstance(drift, dict):
-        yield from _drift_faults(f"{where}.drift", drift)
-    if dataset is None or chosen[1] == "all":
+    if dataset is None:
         return
     facts = facts_of(dataset)
-    for method in chosen[1] or [chosen[0]]:
-        yield from _method_faults(where, method, spec.get("options"))
-        if method in methods.METHODS:
-            fault = methods.misfit(method, facts, drift=drift, diffusivity=diffusivity)
-            if fault:
-                fits = [m for m in methods.fitting(facts, drift=drift, diffusivity=diffusivity) if m != method]
-                instead = f"; these would fit: {fits}" if fits else ""
-                yield f"{where}: {fault}{instead}"
+    if isinstance(drift, dict):
+        yield from _drift_faults(f"{where}.drift", drift, dataset.get("columns"))
+    names = list(methods.METHODS) if chosen[1] == "all" else chosen[1] or [chosen[0]]
+    fits = methods.fitting(facts, drift=drift, diffusivity=diffusivity)
+    if chosen[1] == "all":
+        if not fits:
+            why = [methods.misfit(name, facts, drift=drift, diffusivity=diffusivity) for name in names]
+            yield f"{where}: no method fits: " + "; ".join(dict.fromkeys(why))
+        names = fits
+    else:
+        for name in names:
+            yield from _method_faults(where, name, None)
+    options = spec.get("options") or {}
+    if names and not any(methods.is_custom(name) for name in names):
+        known = dict.fromkeys(o for name in names if name in methods.METHODS for o in methods.METHODS[name].options)
+        yield from _unknown(f"{where}.options", f"option of {', '.join(names)}", options, known)
+    for name in names:
+        fault = name in methods.METHODS and methods.misfit(name, facts, drift=drift, diffusivity=diffusivity)
+        if fault:
+            instead = [other for other in fits if other != name]
+            yield f"{where}: {fault}" + (f"; these would fit: {instead}" if instead else "")
 
 
-def _drift_faults(where, drift):
+def _drift_faults(where, drift, columns):
     library = str(drift.get("library", ""))
     if library not in LIBRARIES and ":" not in library:
         near = difflib.get_close_matches(library, LIBRARIES, 1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         yield f"{where}.library: unknown drift library {library!r}{hint} (known: {list(LIBRARIES)}, or module:function)"
-    if ":" in library:
-        yield from _import_faults(f"{where}.library", library)
+        return
+    takes = LIBRARIES.get(library, ())
+    for key in sorted(set(drift) - {"library", *takes}):
+        yield f"{where}.{key}: the library {library!r} takes {list(takes) or 'no further keys'}, not {key!r}"
     if library == "custom" and not drift.get("terms"):
         yield f"{where}.terms: the custom library needs terms, for example {{a: ['-x', '0'], b: ['0', '-y']}}"
+    if library == "custom" and columns:
+        for name, texts in {**(drift.get("terms") or {}), "known": drift.get("known") or columns}.items():
+            if len(texts) != len(columns):
+                yield f"{where}: {name!r} has {len(texts)} expressions, expected one for each of the columns {columns}"
+    if columns and AXES.get(library, len(columns)) != len(columns):
+        yield f"{where}.library: {library!r} has {AXES[library]} axes, the data have {len(columns)}: {columns}"
 
 
 def facts_of(dataset):
@@ -226,14 +299,14 @@ class Plan:
 
     Args:
         config: the merged configuration; defaults are filled in.
-        overlay: see :func:`check`.
+        overlay, declared: see :func:`check`.
         absent: function ``names -> {name: why}`` of resources that cannot be found locally.
     Raises:
         ConfigError: with every fault.
     """
 
-    def __init__(self, config, *, overlay=None, absent=lambda names: {}):
-        if found := check(config, overlay=overlay):
+    def __init__(self, config, *, overlay=None, declared=None, absent=lambda names: {}):
+        if found := check(config, overlay=overlay, declared=declared):
             raise ConfigError("the configuration has faults:\n" + "\n".join(f"  - {fault}" for fault in found))
         own = config.get("seeds", schema()["properties"]["seeds"]["default"])
         stated = {"datasets": {}, "analyses": {}}
@@ -252,6 +325,9 @@ class Plan:
             gone = absent(sorted(set(wanted.values())))
             self.skipped = {name: gone[resource] for name, resource in wanted.items() if resource in gone}
         self.fits = [*self._paper_fits(), *self._analysis_fits()]
+        labels = [fit.experiment for fit in self.of(paper="analyses")]
+        if repeated := sorted({label for label in labels if labels.count(label) > 1}):
+            raise ConfigError(f"several analyses would be called {repeated}; rename one of those that give them")
 
     def _paper_fits(self):
         for paper, spec in self.papers.items():

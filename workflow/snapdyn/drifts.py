@@ -118,13 +118,16 @@ _OPERATORS = {
 def expression(text, axes):
     """Turn an arithmetic expression in the axes, such as ``-x*y + sin(z)``, into a function of a state.
 
-    Numbers, the axes, ``+ - * / **`` (or ``^``) and sin, cos, tan, exp, log, sqrt, tanh, abs; nothing else
-    is understood, and nothing is ever evaluated as Python.
+    Numbers, the axes by name or as ``x0, x1, ..``, ``+ - * / **`` (or ``^``) and sin, cos, tan, exp, log, sqrt,
+    tanh, abs; nothing else is understood, and nothing is ever evaluated as Python.
     """
 
+    places = {f"x{i}": i for i in range(len(axes))} | {axis: i for i, axis in enumerate(axes)}
+
     def refuse(what):
+        numbered = f" (as x0 .. x{len(axes) - 1})" if len(axes) > 1 else " (as x0)"
         raise ValueError(
-            f"cannot read {what} in the expression {text!r}: use numbers, the axes {list(axes)}, "
+            f"cannot read {what} in the expression {text!r}: use numbers, the axes {list(axes)}{numbered}, "
             f"+ - * / ** and {sorted(_FUNCTIONS)}"
         )
 
@@ -132,8 +135,8 @@ def expression(text, axes):
         match node:
             case ast.Constant(value=int() | float() as number) if type(number) is not bool and math.isfinite(number):
                 return lambda x: torch.as_tensor(float(number), dtype=x.dtype, device=x.device)
-            case ast.Name(id=name) if name in axes:
-                index = list(axes).index(name)
+            case ast.Name(id=name) if name in places:
+                index = places[name]
                 return lambda x: x[index]
             case ast.Name(id=name):
                 near = difflib.get_close_matches(name, axes, 1)

@@ -160,11 +160,22 @@ def contract_faults(cls):
     return found
 
 
-def model_faults(model):
-    """What a fitted model lacks: ``velocity(t, x)`` or ``drift(t, x)`` or ``simulate(x0, times, rng)``."""
-    if any(callable(getattr(model, name, None)) for name in ("velocity", "drift", "simulate")):
+def model_faults(model, *, stationary=False):
+    """What a fitted model lacks: a way to move points, and for a stationary cloud what judges it.
+
+    Args:
+        stationary: whether it was fitted to one stationary cloud, where only the drift can be judged, on the
+            saved model.
+    """
+    name = type(model).__name__
+    if stationary:
+        lacking = [what for what in ("drift", "state", "from_state") if not callable(getattr(model, what, None))]
+        return (
+            [f"{name} lacks {lacking}: on a stationary cloud a model is judged by its drift(t, x)"] if lacking else []
+        )
+    if any(callable(getattr(model, what, None)) for what in ("velocity", "drift", "simulate")):
         return []
-    return [f"{type(model).__name__} has none of velocity(t, x), drift(t, x), simulate(x0, times, rng)"]
+    return [f"{name} has none of velocity(t, x), drift(t, x), simulate(x0, times, rng)"]
 
 
 def make(name, *, axes, time_unit=None, drift=None, diffusivity=None, options=None):

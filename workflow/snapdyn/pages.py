@@ -111,7 +111,7 @@ def text(fit, cells, metrics, parameters, answer):
         f"`{fit.method}` on `{fit.dataset}` ({fit.seeds} seeds; {n['train']} training and {n['test']} held-out rows; "
         f"coordinates: {cells.meta['space']}).",
         "",
-        f"**Better than doing nothing: {answer['verdict']}.** {answer['sentence']}",
+        f"**Better than doing nothing: {answer['verdict']}.** {answer['sentence'].partition('. ')[2]}",
         "",
     ]
     if cells.timed:
@@ -128,14 +128,17 @@ def text(fit, cells, metrics, parameters, answer):
     for method, line in summary(metrics).iterrows():
         lines.append(f"| {method} | {line['mean']:.4g} | {line['sd']:.2g} | {int(line['n_seeds'])} |")
     lines += specification(metrics)
-    lines += ["", "## Parameters", "", "| name | estimate | standard error | spread over seeds | unit |"]
-    lines += ["| --- | --- | --- | --- | --- |"]
+    if len(parameters):
+        lines += ["", "## Parameters", "", "| name | estimate | standard error | spread over seeds | unit |"]
+        lines += ["| --- | --- | --- | --- | --- |"]
     for parameter, line in estimates(parameters).iterrows():
         shown = [f"{line[key]:.4g}" if np.isfinite(line[key]) else "–" for key in ("estimate", "std_error", "spread")]
         lines.append(f"| {parameter} | {' | '.join(shown)} | {line['unit']} |")
+    trust = f", trust={fit.method!r}" if ":" in fit.method else ""
     lines += [
         "",
-        "Load the model with `snapdyn.load('seed-0/model.pt')` (a class of your own needs `trust=`). Predictions of the held-out rows are in "
+        f"Load the model with `snapdyn.load('seed-0/model.pt'{trust})`"
+        f"{', if its class has state() and from_state()' if trust else ''}. Predictions of the held-out rows are in "
         "`seed-*/predicted.parquet`.",
     ]
     return "\n".join(lines) + "\n"

@@ -6,6 +6,7 @@ For a lower-is-better number, with ``s = sqrt(se_ours^2 + se_published^2)`` and 
     reproduced  within max(2 s, 5 % of published)
     short       otherwise
 
+A target of our own has no such slack: it is met (``reproduced``, or ``better``) or missed (``short``).
 A claim with a band (what a picture shows, a target range) is ``reproduced`` inside it, else ``short``.
 ``impossible as published`` stands for a number beyond an exact bound by more than three standard errors.
 """
@@ -219,7 +220,12 @@ def judge(claim, ours, spread, n_seeds, *, floor=np.nan, full=True):
     excess = ours - published if direction == "lower" else published - ours
     if excess < -2 * s and n_seeds >= MIN_SEEDS:
         return "better", reasons
-    if excess <= max(2 * s, TOLERANCE * abs(published)):
+    if claim["kind"] == "target":  # a bar of our own is met or missed; noise is no excuse
+        reasons.append(f"asked: at {'most' if direction == 'lower' else 'least'} {published:g}")
+    slack = (1e-12 if claim["kind"] == "target" else TOLERANCE) * abs(published)
+    if claim["kind"] != "target":
+        slack = max(slack, 2 * s)
+    if excess <= slack:
         return "reproduced", reasons
     return "short", reasons
 

@@ -117,7 +117,8 @@ def check_frame(frame, *, where, columns=None, time_key=None, weight_key=None, t
     there = [key is not None and str(key) in frame for key in (time_key, weight_key)]
     t = times_of(frame, str(time_key), faults, unit=time_unit, times=times) if there[0] else None
     weight = weights_of(frame, str(weight_key), faults) if there[1] else None
-    faults += clouds.faults(x, axes=axes, times=t, weight=weight)
+    timed = t is not None or time_key is None  # without its times a course would be misjudged as one cloud
+    faults += clouds.faults(x, axes=axes, times=t, weight=weight, copies=timed)
     refuse(f"{where} (its rows count from 0)", faults)
     return Table(x, axes, t, weight, notes)
 
