@@ -17,6 +17,7 @@ def finished(tmp_path):
     (results / "scorecard.parquet").write_bytes(b"kept as it is")
     witness = {"commit": "abc123", "dirty": False, "versions": {"python": "3.11"}}
     artifacts.write_json(witness, results / "scorecard.parquet.provenance.json")
+    artifacts.write_json(witness | {"commit": "def456", "dirty": True}, results / "metrics.parquet.provenance.json")
     figure = results / "figures" / "paper" / "one.png"
     figure.parent.mkdir(parents=True)
     figure.write_bytes(b"png")
@@ -36,7 +37,8 @@ def test_page_names_commit_machine_and_captions(finished, tmp_path):
     publish.publish(finished, target, machine="a machine")
     publish.publish(finished, target, machine="a machine")  # replaces what was there
     page = (target / "README.md").read_text()
-    assert "`abc123`" in page and "a machine" in page and "What it shows." in page
+    assert "`abc123` (1 files)" in page and "`def456` with uncommitted changes (1 files)" in page
+    assert "a machine" in page and "What it shows." in page
     assert "| fit | 2 | 8 | 4 | 5 | 200 |" in page
     assert (target / "figures" / "paper" / "one.png").exists()
     assert len(artifacts.read(target / "benchmark.parquet", "rule-benchmark/1")[0]) == 3

@@ -7,6 +7,7 @@ import json
 import platform
 import shutil
 import sys
+from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -48,7 +49,7 @@ def publish(results, target, *, machine):
     """Copy what readers want of the run in ``results`` to ``target``, replacing what was there."""
     results, target = Path(results), Path(target)
     frame = benchmarks(results / "benchmarks")
-    witness = json.loads((results / "scorecard.parquet.provenance.json").read_text())
+    witnesses = [json.loads(path.read_text()) for path in sorted(results.rglob("*.provenance.json"))]
     if target.exists():
         shutil.rmtree(target)
     target.mkdir(parents=True)
@@ -60,17 +61,19 @@ def publish(results, target, *, machine):
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(figure, copy)
     artifacts.write(frame, target / "benchmark.parquet", "rule-benchmark/1")
-    artifacts.write_text(_page(results, figures, frame, witness, machine), target / "README.md")
+    artifacts.write_text(_page(results, figures, frame, witnesses, machine), target / "README.md")
 
 
-def _page(results, figures, frame, witness, machine):
+def _page(results, figures, frame, witnesses, machine):
     by = frame.groupby("rule")
+    commits = Counter(f"`{w['commit']}`" + " with uncommitted changes" * w["dirty"] for w in witnesses)
+    said = ", ".join(f"{commit} ({n} files)" for commit, n in commits.most_common())
+    versions = {name: version for w in witnesses for name, version in w["versions"].items()}
     lines = [
         "# The latest full run",
         "",
-        f"Run on {datetime.now(UTC):%Y-%m-%d} from commit `{witness['commit']}`"
-        f"{' with uncommitted changes' if witness['dirty'] else ''}, on {machine}.",
-        f"Versions: {', '.join(f'{name} {version}' for name, version in sorted(witness['versions'].items()))}.",
+        f"Kept on {datetime.now(UTC):%Y-%m-%d}, run on {machine}. Commit behind each file: {said}.",
+        f"Versions: {', '.join(f'{name} {version}' for name, version in sorted(versions.items()))}.",
         "",
         "The [scorecard](scorecard.md) has every claim and target, `benchmark.parquet` the cost of each job:",
         "",
