@@ -130,7 +130,7 @@ def _cross_faults(config, declared):
             yield from _analysis_faults(name, spec, datasets.get(spec.get("dataset")))
     for paper, spec in (config.get("papers") or {}).items():
         if isinstance(spec, dict):
-            yield from _paper_faults(f"papers.{paper}", spec)
+            yield from _paper_faults(f"papers.{paper}", spec, datasets)
 
 
 def _unknown(where, what, names, known):
@@ -142,7 +142,7 @@ def _unknown(where, what, names, known):
             yield f"{where}: unknown {what} {name!r}{hint}"
 
 
-def _paper_faults(where, paper):
+def _paper_faults(where, paper, datasets):
     experiments = paper.get("experiments") or {}
     for name, experiment in experiments.items():
         here, chosen = f"{where}.experiments.{name}", experiment.get("methods") or {}
@@ -150,7 +150,8 @@ def _paper_faults(where, paper):
             yield from _method_faults(here, method, options)
         yield from _unknown(f"{here}.attractor", "method", experiment.get("attractor") or (), chosen)
         special = experiment.get("options") or {}
-        yield from _unknown(f"{here}.options", "data set", special, experiment.get("datasets") or ())
+        # any data set, not only the experiment's: an overlay may ask for fewer of them
+        yield from _unknown(f"{here}.options", "data set", special, datasets)
         for dataset, by_method in special.items():
             yield from _unknown(f"{here}.options.{dataset}", "method", by_method, chosen)
             for method, options in by_method.items():
@@ -232,7 +233,10 @@ def _drift_faults(where, drift, columns):
         hint = f"; did you mean {near[0]!r}?" if near else ""
         yield f"{where}.library: unknown drift library {library!r}{hint} (known: {list(LIBRARIES)}, or module:function)"
         return
-    takes = LIBRARIES.get(library, ())
+    if ":" in library:
+        yield from _import_faults(f"{where}.library", library)
+        return
+    takes = LIBRARIES[library]
     for key in sorted(set(drift) - {"library", *takes}):
         yield f"{where}.{key}: the library {library!r} takes {list(takes) or 'no further keys'}, not {key!r}"
     if library == "custom" and not drift.get("terms"):
