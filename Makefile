@@ -30,7 +30,7 @@ demo: setup ## every paper at small size, without network
 run: setup ## Snakemake with crash care: make run ARGS="--cores 4 jko"
 	$(PY) -m snapdyn.launch $(ARGS)
 
-plan: setup ## what would run
+plan: setup ## what would run (a dry run)
 	$(PY) -m snapdyn.launch --dry-run $(ARGS)
 
 report: setup ## results/report.html about the last run: make report ARGS="--configfile config/demo.yaml"
