@@ -316,6 +316,9 @@ BAD = {  # data set -> what is said about it
     "key": "no column of obs 'hour'; there are day",
     "labels": "cannot order the time labels ['early', 'late']",
     "negative": "expected raw counts (whole numbers, 0 or more), got",
+    "halves": "expected raw counts (whole numbers, 0 or more), got",
+    "infinite": "column 'b' has 1 rows that are NaN or inf, the first is row 3",
+    "truncated": "is named .parquet but is not a readable parquet file",
 }
 
 
@@ -336,6 +339,9 @@ def bad_files(folder):
     write_h5ad(folder / "cells.h5ad", np.repeat(["D0", "D1"], 30))
     write_h5ad(folder / "stages.h5ad", np.repeat(["early", "late"], 30))
     write_h5ad(folder / "negative.h5ad", np.repeat(["D0", "D1"], 30), shift=1)
+    write_h5ad(folder / "halves.h5ad", np.repeat(["D0", "D1"], 30), shift=-0.5)
+    good.assign(b=good["b"].where(good.index != 3, np.inf)).to_parquet(folder / "infinite.parquet")
+    (folder / "truncated.parquet").write_bytes((folder / "nan.parquet").read_bytes()[:-100])
 
 
 def bad_configuration():
@@ -354,6 +360,9 @@ def bad_configuration():
         "key": cells("cells.h5ad", time_key="hour"),
         "labels": cells("stages.h5ad"),
         "negative": cells("negative.h5ad"),
+        "halves": cells("halves.h5ad"),
+        "infinite": table("infinite.parquet"),
+        "truncated": table("truncated.parquet"),
         **{name: table(f"{name}.csv") for name in ("text", "none", "one", "copies", "constant")},
     }
     analyses = {name: {"dataset": name, "method": "affine-propagation"} for name in datasets}

@@ -347,3 +347,19 @@ def test_an_absent_resource_stops_only_what_needs_it(checkout):
                 assert all(url in text for url in file.get("urls", ()))
     assert "the network is blocked by the test" in log
     assert not list((checkout / "results/need").rglob("*embryoid-body*.json"))
+
+
+def test_a_resource_with_another_checksum_is_refused(checkout):
+    """A file that is there but is not the one declared: what was expected, what came, and nothing made of it."""
+    spoiled = checkout / "spoiled" / "embryoid_body" / "pcs_5d.parquet"
+    spoiled.parent.mkdir(parents=True)
+    spoiled.write_bytes(b"cut short")
+    (checkout / "spoiled.yaml").write_text("run: spoiled\nresources_dir: spoiled\n" + TINY.replace("run: tiny\n", ""))
+    wanted = "results/spoiled/resources/embryoid-body-5pc.json"
+    outcome = snakemake(checkout, "--cores", "1", wanted, "--configfile", "spoiled.yaml")
+    declared = yaml.safe_load((checkout / "config/resources.yaml").read_text())["embryoid-body-5pc"]
+    assert outcome.status and not (checkout / wanted).exists()
+    assert (
+        declared["forms"][0]["files"][0]["sha256"] in outcome.err
+        and "spoiled/embryoid_body/pcs_5d.parquet" in outcome.err
+    )
