@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from snapdyn import config, drifts, methods, systems
+from snapdyn import checks, config, drifts, methods, systems
 
 ROOT = Path(__file__).parents[1]
 
@@ -41,7 +41,7 @@ def table(tmp_path):
 
 
 def faults(base, **extra):
-    return "\n".join(config.check(merged(base, extra), overlay={"run": "mine"}))
+    return "\n".join(checks.check(merged(base, extra), overlay={"run": "mine"}))
 
 
 def test_published_and_demo_are_valid(published):
@@ -88,8 +88,8 @@ def test_a_diffusivity_of_nothing_is_refused(published, table, diffusivity):
 
 
 def test_an_overlay_must_name_its_run(published):
-    assert "must name its run" in config.check(published, overlay={"seeds": 2})[0]
-    assert not config.check(published, overlay={"run": "mine"})
+    assert "must name its run" in checks.check(published, overlay={"seeds": 2})[0]
+    assert not checks.check(published, overlay={"run": "mine"})
 
 
 def test_a_method_that_does_not_fit_is_refused_with_one_that_does(published, table):
@@ -180,7 +180,7 @@ def test_every_key_has_a_description_and_a_default_or_is_required():
             assert not optional or "default" in part or "anyOf" in part, where
             walk(part, where)
 
-    schema = config.schema()
+    schema = checks.schema()
     walk(schema, "config")
     for name, node in schema["$defs"].items():
         walk(node, f"$defs.{name}")
@@ -191,11 +191,11 @@ def test_the_configuration_page_is_the_schemas():
 
 
 def test_names_known_without_torch_agree_with_the_registries():
-    assert set(config.LIBRARIES) == {"polynomial", "affine", "custom", *systems.SYSTEMS}
+    assert set(checks.LIBRARIES) == {"polynomial", "affine", "custom", *systems.SYSTEMS}
     for name, cls in systems.SYSTEMS.items():
-        assert set(config.SYSTEM_PARAMETERS[name]) == set(cls.__init__.__kwdefaults__ or {}) - {"diffusivity"}
-        assert config.AXES.get(name, 0) in (0, len(getattr(cls, "axes", ())))
-    assert config.schema()["$defs"]["system"]["properties"]["system"]["enum"] == list(systems.SYSTEMS)
+        assert set(checks.SYSTEM_PARAMETERS[name]) == set(cls.__init__.__kwdefaults__ or {}) - {"diffusivity"}
+        assert checks.AXES.get(name, 0) in (0, len(getattr(cls, "axes", ())))
+    assert checks.schema()["$defs"]["system"]["properties"]["system"]["enum"] == list(systems.SYSTEMS)
     assert inspect.isfunction(drifts.build)
     for name, method in methods.METHODS.items():
         accepted = inspect.signature(methods.resolve(name).__init__).parameters
@@ -235,7 +235,7 @@ def test_what_a_paper_names_must_exist(published, change, hint):
 
 def test_unknown_resources_and_system_parameters(published):
     extra = {"datasets": {"embryoid-body": {"resource": "embryoid"}, "lorenz": {"parameters": {"rhoo": 28}}}}
-    said = "\n".join(config.check(merged(published, extra), declared=["embryoid-body-5pc", "ipsc-cardiomyocyte"]))
+    said = "\n".join(checks.check(merged(published, extra), declared=["embryoid-body-5pc", "ipsc-cardiomyocyte"]))
     assert "did you mean 'embryoid-body-5pc'" in said and "did you mean 'rho'" in said
 
 
@@ -275,12 +275,12 @@ def test_numbers_that_yaml_reads_as_text(published, table):
 
 
 def test_a_data_set_that_is_no_mapping_gets_one_sentence(published):
-    assert len(config.check(merged(published, {"datasets": {"p": "ok.csv"}}))) == 1
+    assert len(checks.check(merged(published, {"datasets": {"p": "ok.csv"}}))) == 1
 
 
 def test_the_projects_own_runs_are_not_for_analyses(published, table):
     overlay = {"run": "full", "analyses": {"a": {"dataset": "lorenz", "method": "moments"}}}
-    assert "the project's own run" in "\n".join(config.check(merged(published, overlay), overlay=overlay))
+    assert "the project's own run" in "\n".join(checks.check(merged(published, overlay), overlay=overlay))
 
 
 def test_the_readmes_table_of_methods_is_the_registrys():

@@ -1,260 +1,23 @@
-"""The configuration: checked as a whole before any job runs, completed with its defaults, and unfolded.
+"""The configuration: completed with its defaults, unfolded into fits, and documented.
 
 Imports neither torch nor pandas: the graph is built with it.
 """
 
-import difflib
-import importlib.util
 import json
 from dataclasses import dataclass, field
-from functools import cache
-from pathlib import Path
 
-import yaml
-
-from snapdyn import methods
-
-SCHEMA = Path(__file__).parents[1] / "schemas" / "config.schema.yaml"
-# What can be known of systems and drift libraries without importing torch; a test holds it to the registries.
-SYSTEM_PARAMETERS = {
-    "lorenz": ("sigma", "rho", "beta"),
-    "ornstein-uhlenbeck": ("dim", "rate", "coupling", "rotation"),
-    "hopf": ("growth", "saturation", "turn"),
-    "double-well": ("slope", "barrier", "stiffness"),
-}
-AXES = {"lorenz": 3, "hopf": 2, "double-well": 2}
-# library -> the keys it takes
-LIBRARIES = {"polynomial": ("degree",), "affine": (), "custom": ("terms", "known")} | dict.fromkeys(
-    SYSTEM_PARAMETERS, ("parameters",)
-)
-TIMED_KINDS = ("synthetic", "points", "counts")
-RESOURCE_KINDS = ("points", "counts")
+from snapdyn import checks, methods
 
 
 class ConfigError(ValueError):
     """The configuration cannot be run; the message lists every fault."""
 
 
-@cache
-def schema():
-    return yaml.safe_load(SCHEMA.read_text(encoding="utf-8"))
-
-
 def _definition(node):
     """Follow a ``$ref``."""
     while "$ref" in node:
-        node = schema()["$defs"][node["$ref"].rsplit("/", 1)[1]]
+        node = checks.schema()["$defs"][node["$ref"].rsplit("/", 1)[1]]
     return node
-
-
-def check(config, *, overlay=None, declared=None):
-    """Every fault of ``config`` as a sentence, schema and cross references together.
-
-    Args:
-        config: the merged configuration.
-        overlay: what the user's own files and ``--config`` gave, or None where there are none.
-        declared: names of the declared resources; None skips that check.
-    """
-    from jsonschema import Draft202012Validator
-
-    found = []
-    if overlay and "run" not in overlay:
-        found.append(
-            "run: a configuration of your own must name its run, for example `run: mine`, so that its results do not "
-            "land among those of the full run"
-        )
-    if overlay and config.get("run") in ("full", "demo") and overlay.get("analyses"):
-        found.append(
-            f"run: {config['run']!r} is the project's own run; give yours another name, for example `run: mine`"
-        )
-    errors = Draft202012Validator(schema()).iter_errors(config)
-    for error in sorted(errors, key=lambda e: [str(part) for part in e.absolute_path]):
-        found += _sentences(error)
-    if not found or isinstance(config.get("datasets"), dict):
-        found += _cross_faults(config, declared)
-    return list(dict.fromkeys(found))
-
-
-def _sentences(error):
-    where = ".".join(map(str, error.absolute_path))
-    prefix = f"{where}: " if where else ""
-    if error.validator == "additionalProperties" and isinstance(error.schema.get("properties"), dict):
-        known = list(error.schema["properties"])
-        for key in sorted(set(error.instance) - set(known)):
-            near = difflib.get_close_matches(str(key), known, 1)
-            hint = f"did you mean {near[0]!r}?" if near else f"known keys are {known}"
-            yield f"{prefix}unknown key {key!r}; {hint}"
-    elif error.validator == "required":
-        missing = [key for key in error.validator_value if key not in error.instance]
-        yield f"{prefix}missing {missing}"
-    elif error.validator == "enum":
-        near = difflib.get_close_matches(str(error.instance), list(map(str, error.validator_value)), 1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        yield f"{prefix}must be one of {error.validator_value}, got {error.instance!r}{hint}"
-    else:
-        meaning = error.schema.get("description", "") if isinstance(error.schema, dict) else ""
-        said = f"got {error.instance!r}" if error.validator == "anyOf" else error.message
-        expected = f" (expected: {meaning})" if meaning else ""
-        yield f"{prefix}{said}{expected}{_number_as_text(error.instance)}"
-
-
-def _number_as_text(value):
-    """A hint for numbers that YAML does not read as such."""
-    try:
-        number = float(value) if isinstance(value, str) else None
-    except ValueError:
-        return ""
-    return "" if number is None else f"; YAML reads {value} as text, write {number:g} with a decimal point: {number!r}"
-
-
-def _cross_faults(config, declared):
-    """Faults that no schema can see: names that point nowhere, methods that do not fit their data."""
-    datasets = {k: v for k, v in (config.get("datasets") or {}).items() if isinstance(v, dict)}
-    for name, spec in datasets.items():
-        own = spec.get("kind") in ("table", "h5ad") and isinstance(spec.get("path"), str)
-        if own and not Path(spec["path"]).exists():
-            yield f"datasets.{name}.path: no such file {spec['path']!r} (seen from {Path.cwd()})"
-        if spec.get("kind") == "system" and spec.get("system") != "ornstein-uhlenbeck":
-            exact = spec.get("system") in ("hopf", "double-well")
-            if not exact and (spec.get("dt") is None or spec.get("burn") is None):
-                yield f"datasets.{name}: {spec.get('system')} has no exact sampler, so it needs dt and burn"
-        if spec.get("kind") in RESOURCE_KINDS and declared is not None:
-            yield from _unknown(f"datasets.{name}.resource", "resource", [spec.get("resource")], declared)
-        if spec.get("kind") == "system" and spec.get("system") in SYSTEM_PARAMETERS:
-            known = SYSTEM_PARAMETERS[spec["system"]]
-            yield from _unknown(f"datasets.{name}.parameters", "parameter", spec.get("parameters") or {}, known)
-    for where, dataset in _dataset_uses(config):
-        yield from _unknown(where, "data set", [dataset], datasets)
-    for name, spec in (config.get("analyses") or {}).items():
-        if isinstance(spec, dict):
-            yield from _analysis_faults(name, spec, datasets.get(spec.get("dataset")))
-    for paper, spec in (config.get("papers") or {}).items():
-        if isinstance(spec, dict):
-            yield from _paper_faults(f"papers.{paper}", spec, datasets)
-
-
-def _unknown(where, what, names, known):
-    """One sentence for each of ``names`` that is not among the ``known``, with the nearest one."""
-    for name in names:
-        if name not in known:
-            near = difflib.get_close_matches(str(name), list(known), 1)
-            hint = f"; did you mean {near[0]!r}?" if near else f" (known: {list(known)})"
-            yield f"{where}: unknown {what} {name!r}{hint}"
-
-
-def _paper_faults(where, paper, datasets):
-    experiments = paper.get("experiments") or {}
-    for name, experiment in experiments.items():
-        here, chosen = f"{where}.experiments.{name}", experiment.get("methods") or {}
-        for method, options in chosen.items():
-            yield from _method_faults(here, method, options)
-        yield from _unknown(f"{here}.attractor", "method", experiment.get("attractor") or (), chosen)
-        special = experiment.get("options") or {}
-        # any data set, not only the experiment's: an overlay may ask for fewer of them
-        yield from _unknown(f"{here}.options", "data set", special, datasets)
-        for dataset, by_method in special.items():
-            yield from _unknown(f"{here}.options.{dataset}", "method", by_method, chosen)
-            for method, options in by_method.items():
-                if method in chosen:
-                    yield from _method_faults(f"{here}.options.{dataset}", method, options)
-    for name, figure in (paper.get("figures") or {}).items():
-        yield from _unknown(f"{where}.figures.{name}.experiment", "experiment", [figure.get("experiment")], experiments)
-
-
-def _dataset_uses(config):
-    for name, spec in (config.get("analyses") or {}).items():
-        if isinstance(spec, dict) and "dataset" in spec:
-            yield f"analyses.{name}.dataset", spec["dataset"]
-    for paper, spec in (config.get("papers") or {}).items():
-        for name, experiment in (spec.get("experiments") or {}).items() if isinstance(spec, dict) else ():
-            for dataset in experiment.get("datasets", ()):
-                yield f"papers.{paper}.experiments.{name}.datasets", dataset
-
-
-def _method_faults(where, name, options):
-    if fault := methods.unknown(name):
-        yield f"{where}: {fault}"
-    elif methods.is_custom(name):
-        yield from _import_faults(where, name)
-    else:
-        known = methods.METHODS[name].options
-        for key in sorted(set(options or {}) - set(known)):
-            near = difflib.get_close_matches(key, known, 1)
-            hint = f"did you mean {near[0]!r}?" if near else f"it takes {list(known)}"
-            yield f"{where}: {name} has no option {key!r}; {hint}"
-
-
-def _import_faults(where, name):
-    try:
-        there = importlib.util.find_spec(name.split(":")[0])
-    except (ImportError, ValueError):
-        there = None
-    if there is None:
-        yield f"{where}: cannot find the module of {name!r}; is its folder on PYTHONPATH?"
-
-
-def _analysis_faults(name, spec, dataset):
-    where = f"analyses.{name}"
-    chosen = spec.get("method"), spec.get("methods")
-    if (chosen[0] is None) == (chosen[1] is None):
-        yield f"{where}: give either `method: <name>` or `methods: all` (or a list of names)"
-        return
-    drift, diffusivity = spec.get("drift"), spec.get("diffusivity")
-    if dataset is None:
-        return
-    facts = facts_of(dataset)
-    if isinstance(drift, dict):
-        yield from _drift_faults(f"{where}.drift", drift, dataset.get("columns"))
-    names = list(methods.METHODS) if chosen[1] == "all" else chosen[1] or [chosen[0]]
-    fits = methods.fitting(facts, drift=drift, diffusivity=diffusivity)
-    if chosen[1] == "all":
-        if not fits:
-            why = [methods.misfit(name, facts, drift=drift, diffusivity=diffusivity) for name in names]
-            yield f"{where}: no method fits: " + "; ".join(dict.fromkeys(why))
-        names = fits
-    else:
-        for name in names:
-            yield from _method_faults(where, name, None)
-    options = spec.get("options") or {}
-    if names and not any(methods.is_custom(name) for name in names):
-        known = dict.fromkeys(o for name in names if name in methods.METHODS for o in methods.METHODS[name].options)
-        yield from _unknown(f"{where}.options", f"option of {', '.join(names)}", options, known)
-    for name in names:
-        fault = name in methods.METHODS and methods.misfit(name, facts, drift=drift, diffusivity=diffusivity)
-        if fault:
-            instead = [other for other in fits if other != name]
-            yield f"{where}: {fault}" + (f"; these would fit: {instead}" if instead else "")
-
-
-def _drift_faults(where, drift, columns):
-    library = str(drift.get("library", ""))
-    if library not in LIBRARIES and ":" not in library:
-        near = difflib.get_close_matches(library, LIBRARIES, 1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        yield f"{where}.library: unknown drift library {library!r}{hint} (known: {list(LIBRARIES)}, or module:function)"
-        return
-    if ":" in library:
-        yield from _import_faults(f"{where}.library", library)
-        return
-    takes = LIBRARIES[library]
-    for key in sorted(set(drift) - {"library", *takes}):
-        yield f"{where}.{key}: the library {library!r} takes {list(takes) or 'no further keys'}, not {key!r}"
-    if library == "custom" and not drift.get("terms"):
-        yield f"{where}.terms: the custom library needs terms, for example {{a: ['-x', '0'], b: ['0', '-y']}}"
-    if library == "custom" and columns:
-        for name, texts in {**(drift.get("terms") or {}), "known": drift.get("known") or columns}.items():
-            if len(texts) != len(columns):
-                yield f"{where}: {name!r} has {len(texts)} expressions, expected one for each of the columns {columns}"
-    if columns and AXES.get(library, len(columns)) != len(columns):
-        yield f"{where}.library: {library!r} has {AXES[library]} axes, the data have {len(columns)}: {columns}"
-
-
-def facts_of(dataset):
-    """What a data set's config tells about its data."""
-    kind = dataset.get("kind")
-    timed = kind in TIMED_KINDS or (kind in ("table", "h5ad") and dataset.get("time_key") is not None)
-    columns = dataset.get("columns")
-    return methods.Facts(timed=timed, dim=len(columns) if columns else dataset.get("n_pcs"))
 
 
 def complete(node, value):
@@ -303,29 +66,29 @@ class Plan:
 
     Args:
         config: the merged configuration; defaults are filled in.
-        overlay, declared: see :func:`check`.
+        overlay, declared: see :func:`snapdyn.checks.check`.
         absent: function ``names -> {name: why}`` of resources that cannot be found locally.
     Raises:
         ConfigError: with every fault.
     """
 
     def __init__(self, config, *, overlay=None, declared=None, absent=lambda names: {}):
-        if found := check(config, overlay=overlay, declared=declared):
+        if found := checks.check(config, overlay=overlay, declared=declared):
             raise ConfigError("the configuration has faults:\n" + "\n".join(f"  - {fault}" for fault in found))
-        own = config.get("seeds", schema()["properties"]["seeds"]["default"])
+        own = config.get("seeds", checks.schema()["properties"]["seeds"]["default"])
         stated = {"datasets": {}, "analyses": {}}
         for section in stated:
             stated[section] = {name: {"seeds": own} | spec for name, spec in (config.get(section) or {}).items()}
         for spec in stated["datasets"].values():  # the seeds of a user's file are those of its analyses
             if spec["kind"] in ("table", "h5ad"):
                 spec.pop("seeds")
-        self.config = complete(schema(), config | stated)
+        self.config = complete(checks.schema(), config | stated)
         self.run = self.config["run"]
         self.datasets = self.config["datasets"]
         self.papers = self.config["papers"]
         self.skipped = {}
         if self.config["resources"] == "skip-missing":
-            wanted = {n: d["resource"] for n, d in self.datasets.items() if d["kind"] in RESOURCE_KINDS}
+            wanted = {n: d["resource"] for n, d in self.datasets.items() if d["kind"] in checks.RESOURCE_KINDS}
             gone = absent(sorted(set(wanted.values())))
             self.skipped = {name: gone[resource] for name, resource in wanted.items() if resource in gone}
         self.fits = [*self._paper_fits(), *self._analysis_fits()]
@@ -361,8 +124,8 @@ class Plan:
             drift, diffusivity = spec.get("drift"), spec.get("diffusivity")
             chosen = spec.get("methods") or [spec["method"]]
             if chosen == "all":
-                chosen = methods.fitting(facts_of(dataset), drift=drift, diffusivity=diffusivity)
-            kind = "forecast" if facts_of(dataset).timed else "stationary"
+                chosen = methods.fitting(checks.facts_of(dataset), drift=drift, diffusivity=diffusivity)
+            kind = "forecast" if checks.facts_of(dataset).timed else "stationary"
             for method in chosen:
                 label = name if spec.get("method") else f"{name}-{method.replace(':', '.')}"
                 takes = methods.is_custom(method) or methods.METHODS[method].takes_drift
@@ -410,7 +173,7 @@ class Plan:
 
 def document():
     """The page docs/configuration.md, from the schema."""
-    top = schema()
+    top = checks.schema()
     lines = [
         "# Configuration",
         "",
