@@ -54,9 +54,11 @@ def test_published_and_demo_are_valid(published):
 
 def test_demo_changes_sizes_only():
     demo = yaml.safe_load((ROOT / "config" / "demo.yaml").read_text())
-    sizes = {"n", "seeds", "cells_per_time", "n_genes"}
-    assert set(demo) == {"run", "resources", "datasets"}
+    sizes = {"n", "dt", "burn", "seeds", "cells_per_time", "n_genes"}
+    assert set(demo) == {"run", "resources", "datasets", "papers"}
     assert all(set(spec) <= sizes for spec in demo["datasets"].values())
+    experiments = [spec for paper in demo["papers"].values() for spec in paper["experiments"].values()]
+    assert all(set(spec) <= {"datasets", "sizes", "replicates", "seeds"} for spec in experiments)
 
 
 def test_all_faults_are_named_at_once_with_the_nearest_key(published, table):
@@ -107,7 +109,7 @@ def test_a_method_that_does_not_fit_is_refused_with_one_that_does(published, tab
         },
     )
     assert "affine-propagation needs timed data" in said and "'convolved-l1'" in said
-    assert "kde-l1 needs stationary data" in said and "['moments', 'affine-propagation']" in said
+    assert "kde-l1 needs stationary data" in said and "['moments', 'moments-sparse', 'affine-propagation']" in said
     assert "moments needs a drift library" in said
     assert "analyses.d: give either" in said
 
@@ -141,7 +143,7 @@ def test_all_methods_become_analyses_of_their_own(published, table):
         overlay={"run": "mine"},
     )
     found = {fit.experiment: fit for fit in plan.of(paper="analyses")}
-    assert set(found) == {"q-moments", "q-affine-propagation"}
+    assert set(found) == {"q-moments", "q-moments-sparse", "q-affine-propagation"}
     assert found["q-affine-propagation"].drift is None and found["q-moments"].kind == "forecast"
 
 
@@ -155,6 +157,7 @@ def test_absent_resources_are_left_out_only_when_asked(published):
     assert skipping.skipped_experiments() == {
         "cells-drift/embryoid-body": "not here",
         "cells-drift/ipsc": "not here",
+        "cells-inference/embryoid-body": "not here",
     }
     assert not skipping.of(dataset="ipsc") and required.of(dataset="ipsc")
 
@@ -237,6 +240,34 @@ def test_unknown_resources_and_system_parameters(published):
     extra = {"datasets": {"embryoid-body": {"resource": "embryoid"}, "lorenz": {"parameters": {"rhoo": 28}}}}
     said = "\n".join(checks.check(merged(published, extra), declared=["embryoid-body-5pc", "ipsc-cardiomyocyte"]))
     assert "did you mean 'embryoid-body-5pc'" in said and "did you mean 'rho'" in said
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"n": 1010}, "n = 1010 must be a multiple of paths.records = 100"),
+        ({"dt": 0.003}, "paths.every = 0.01 must be a multiple of dt = 0.003"),
+        ({"dt": None}, "paths are simulated, so they need dt and burn"),
+        ({"gap": 1.0}, "leave out per_trajectory and gap"),
+        ({"paths": {"every": 0.01}}, "paths: missing ['records']"),
+        ({"paths": {"every": 0.01, "record": 100}}, "did you mean 'records'"),
+        ({}, ""),
+    ],
+)
+def test_paths_must_add_up(published, change, said):
+    spec = {"kind": "system", "system": "hopf", "diffusivity": 0.5, "n": 1000, "dt": 0.001, "burn": 5}
+    found = faults(published, datasets={"ring": spec | {"paths": {"every": 0.01, "records": 100}} | change})
+    assert said in found and bool(said) == bool(found)
+
+
+def test_a_method_that_does_not_fit_the_data_of_a_paper_is_refused(published):
+    change = {"experiments": {"lorenz": {"methods": {"sindy": {}, "affine-propagation": {}}}}}
+    said = faults(published, papers={"fokker-planck-loss": change})
+    assert "experiments.lorenz: on lorenz, sindy needs trajectories" in said
+    assert "on lorenz, affine-propagation needs timed data" in said
+    paths = {"lorenz": {"paths": {"every": 0.01, "records": 100}}}
+    change = {"experiments": {"lorenz": {"methods": {"sindy": {}}, "datasets": ["lorenz"]}}}
+    assert not faults(published, papers={"fokker-planck-loss": change}, datasets=paths)
 
 
 @pytest.mark.parametrize(

@@ -115,6 +115,87 @@ def test_a_linear_drift_reads_its_coefficients_equation_by_equation():
     np.testing.assert_allclose(found, x.numpy() @ matrix.T + offset, rtol=1e-13)
 
 
+CUBIC = {"growth": ["x", "y"], "saturation": ["-x*(x^2 + y^2)", "-y*(x^2 + y^2)"], "turn": ["y", "-x"]}
+POLYNOMIALS = {
+    "monomials": (drifts.polynomial(2, 3, axes=("x", "y")), 3),
+    "written by hand": (drifts.from_expressions(CUBIC, ["x*y - 3", "(x - y)^4"], axes=("x", "y")), 4),
+    "in other words": (drifts.from_expressions({"a": ["(x^4 - 1)/(x^2 + 1)", "0"]}, ["y", "0"], axes=("x", "y")), 2),
+    "constants": (drifts.from_expressions({"a": ["1", "0"], "b": ["0", "-2"]}, None, axes=("x", "y")), 0),
+    "nothing": (drifts.from_expressions({"a": ["0", "0"]}, None, axes=("x", "y")), 0),
+    "hopf": (systems.build("hopf", diffusivity=1.0).terms, 3),
+    "lorenz": (systems.build("lorenz", diffusivity=1.0).terms, 2),
+    "ornstein-uhlenbeck": (systems.build("ornstein-uhlenbeck", dim=3, diffusivity=1.0).terms, 1),
+}
+
+
+@pytest.mark.parametrize("name", POLYNOMIALS)
+def test_polynomial_drifts_are_found_whatever_way_they_are_written(name):
+    drift, degree = POLYNOMIALS[name]
+    rng = np.random.default_rng(0)
+    centre, scale = (torch.from_numpy(rng.uniform(*ends, drift.dim)) for ends in ((-2, 2), (0.5, 3)))
+    powers, coefficients = drifts.polynomial_fields(drift, centre, scale)
+    assert powers == drifts.exponents(drift.dim, degree)
+    assert coefficients.shape == (drift.count + 1, drift.dim, len(powers))
+    x = points(drift.dim, seed=3)
+    z = ((x - centre) / scale).numpy()
+    values = np.stack([np.prod(z ** np.array(p), 1) for p in powers], 1)
+    found = np.einsum("kdp,np->nkd", coefficients, values)
+    expected = np.concatenate([drift.fields(x).numpy(), drift.known(x).numpy()[:, None]], 1)
+    np.testing.assert_allclose(found, expected, atol=1e-9 * max(1, np.abs(expected).max()))
+
+
+@pytest.mark.parametrize("text", ["sin(x)", "x^5", "1/x", "1/(1 + x^2)", "abs(x)", "log(x)", "exp(-y)", "x^4*y"])
+def test_what_is_no_polynomial_of_a_low_degree_is_not_taken_for_one(text):
+    centre, scale = torch.tensor([0.3, -0.2]).double(), torch.tensor([1.0, 0.6]).double()
+    field = drifts.from_expressions({"a": ["x", "0"], "b": [text, "y"]}, None, axes=("x", "y"))
+    assert drifts.polynomial_fields(field, centre, scale) is None
+    known = drifts.from_expressions({"a": ["x", "0"]}, ["0", text], axes=("x", "y"))
+    assert drifts.polynomial_fields(known, centre, scale) is None
+    if text == "x^5":
+        assert drifts.polynomial_fields(field, centre, scale, highest=5) is not None
+
+
+def test_a_bend_that_only_the_data_reach_is_seen_there():
+    drift = drifts.from_expressions({"a": ["abs(x - 9) + x"]}, None, axes=("x",))
+    centre, scale = torch.zeros(1).double(), torch.ones(1).double()
+    assert drifts.polynomial_fields(drift, centre, scale) is not None
+    here, there = torch.tensor([[8.5]]).double(), torch.tensor([[9.5]]).double()
+    assert drifts.polynomial_fields(drift, centre, scale, states=here) is not None
+    assert drifts.polynomial_fields(drift, centre, scale, states=there) is None
+
+
+def test_only_a_drift_without_a_known_part_scales_with_the_diffusivity():
+    plain = [
+        drifts.polynomial(2, 2, axes=("x", "y")),
+        drifts.from_expressions({"a": ["x", "y"]}, None, axes=("x", "y")),
+        drifts.from_expressions({"a": ["x", "y"]}, [], axes=("x", "y")),
+        systems.build("double-well", diffusivity=1.0).terms,
+    ]
+    assert all(drift.homogeneous and not drift.fixes_clock for drift in plain)
+    known = drifts.from_expressions({"a": ["x", "y"]}, ["y", "-x"], axes=("x", "y"))
+    assert known.fixes_clock and not known.homogeneous
+    for name, fixes in (("lorenz", True), ("hopf", False), ("ornstein-uhlenbeck", False)):
+        terms = systems.build(name, diffusivity=1.0).terms
+        assert not terms.homogeneous and terms.fixes_clock == fixes
+
+
+def test_rates_of_growth_are_their_expressions():
+    x = points(2)
+    growth = drifts.Growth.from_expressions({"out": "x^2 - y", "one": "1"}, "2*cos(y)", axes=("x", "y"))
+    assert growth.names == ("out", "one") and growth.count == 2
+    a, b = x.T
+    torch.testing.assert_close(growth.terms(x), torch.stack([a**2 - b, torch.ones(25).double()], 1))
+    torch.testing.assert_close(growth.known(x), 2 * torch.cos(b))
+    bare = drifts.Growth.from_expressions({}, "3", axes=("x", "y"))
+    assert bare.terms(x).shape == (25, 0) and bare.known(x).tolist() == [3.0] * 25
+    unknown = drifts.Growth.from_expressions({"a": "x"}, axes=("x", "y"))
+    assert not unknown.known(x).any() and unknown.known(x).shape == (25,)
+    single = unknown.terms(x.float())
+    assert single.dtype == torch.float32
+    with pytest.raises(ValueError, match="the name 'z'"):
+        drifts.Growth.from_expressions({"a": "z"}, axes=("x", "y"))
+
+
 def test_single_precision_stays_single():
     for drift in (
         drifts.polynomial(3, 2, axes=AXES),

@@ -372,6 +372,102 @@ def test_moment_standard_errors_and_j_are_calibrated():
     assert np.median(wrong) > 30
 
 
+@pytest.mark.parametrize(("weights", "biased"), [("others", False), ("own", True)])
+def test_weights_from_other_rows_leave_the_equation_unbiased(weights, biased):
+    """``cross-fitted-moments``: six equations share the mean 1 of skewed data, weighted by noise that is learned from
+    the other folds; from the same rows, an equation that comes out low looks quiet and counts more."""
+    scores = []
+    for seed in range(400):
+        folds, score = np.random.default_rng(seed).exponential(size=(5, 20, 6)), 0.0
+        for k in range(5):
+            rows = np.delete(folds, k, 0).reshape(-1, 6) if weights == "others" else folds.reshape(-1, 6)
+            weight = np.linalg.solve(np.cov(rows.T), np.ones(6))
+            score += weight @ (folds[k].mean(0) - 1) / 5
+        scores.append(score)
+    error = np.std(scores) / np.sqrt(len(scores))
+    assert (abs(np.mean(scores)) > 6 * error) == biased
+    assert biased or abs(np.mean(scores)) < 3.5 * error
+
+
+def test_a_turn_along_the_level_sets_is_invisible():
+    """``gauge``: for g = R C^-1 x with antisymmetric R, div(g p) = 0 and E[g . grad phi] = 0; not with symmetric R."""
+    covariance = stationary_covariance(ROTATION, DIFFUSIVITY)
+    precision, x = np.linalg.inv(covariance), np.random.default_rng(12).normal(size=(30, 3))
+    half = np.random.default_rng(13).normal(size=(3, 3))
+    quadratic = half @ half.T  # phi = x' Q x: E[g . grad phi] = 2 tr(Q G C) for g = G x
+    for matrix, invisible in ((half - half.T, True), (half + half.T, False)):
+        field = matrix @ precision
+        carried = np.trace(field) - ((x @ field.T) * (x @ precision)).sum(1)  # div(g p) / p
+        assert (np.abs(carried).max() < 1e-10) == invisible
+        assert (abs(2 * np.trace(quadratic @ field @ covariance)) < 1e-10) == invisible
+
+
+def test_dropping_an_unknown_is_the_fit_without_it():
+    """``elimination``: with fixed weights the step along the covariance is exact; leaving the others alone is not."""
+    rng = np.random.default_rng(14)
+    design, rest, root = rng.normal(size=(12, 4)), rng.normal(size=12), rng.normal(size=(12, 12))
+    inverse = np.linalg.inv(root @ root.T)
+
+    def fitted(columns):
+        covariance = np.linalg.inv(columns.T @ inverse @ columns)
+        theta = covariance @ columns.T @ inverse @ rest
+        gap = columns @ theta - rest
+        return theta, covariance, gap @ inverse @ gap
+
+    theta, covariance, j = fitted(design)
+    kept = [0, 1, 3]
+    fewer, smaller, more = fitted(design[:, kept])
+    ratio = covariance[kept, 2] / covariance[2, 2]
+    assert np.allclose(theta[kept] - ratio * theta[2], fewer)
+    assert not np.allclose(theta[kept], fewer, atol=0.01)
+    assert np.allclose(covariance[np.ix_(kept, kept)] - np.outer(ratio, covariance[2, kept]), smaller)
+    assert np.isclose(more - j, theta[2] ** 2 / covariance[2, 2])  # ``j-test``: what the dropped one costs
+
+
+def test_a_noise_matrix_needs_the_whole_jacobian_of_the_score():
+    """``matrix-noise``: s.F + div F = 0 with F = f - D s, div F = div f - sum_ij D_ij d_i s_j, on the Lyapunov law."""
+    root = np.random.default_rng(15).normal(size=(3, 3))
+    noise = root @ root.T / 3
+    covariance = solve_continuous_lyapunov(ROTATION, 2 * noise)
+    precision, x = np.linalg.inv(covariance), np.random.default_rng(16).normal(size=(30, 3))
+    score = -x @ precision
+    flow = -x @ ROTATION.T - score @ noise
+    right = (score * flow).sum(1) - np.trace(ROTATION) + (noise * precision).sum()
+    assert np.abs(right).max() < 1e-10
+    by_trace = (score * flow).sum(1) - np.trace(ROTATION) + np.trace(noise) / 3 * np.trace(precision)
+    assert np.abs(by_trace).max() > 0.1
+    quadratic = np.diag([1.0, 2.0, -1.0]) + 0.5  # E[L phi] of phi = x' Q x: -2 tr(Q A C) + 2 tr(Q D)
+    generator = -2 * np.trace(quadratic @ ROTATION @ covariance) + 2 * np.trace(quadratic @ noise)
+    assert abs(generator) < 1e-10
+    isotropic = np.trace(noise) / 3 * np.eye(3)
+    assert abs(generator + 2 * np.trace(quadratic @ (isotropic - noise))) > 0.1
+
+
+def test_births_that_grow_with_the_square_keep_a_gaussian():
+    """``birth-death`` for g = c x^2, f = -k x: d/dt E[phi] = E[L phi] + Cov(g, phi) for phi = x, (x - m)^2, x^4."""
+    growth, rate, mean, var = -0.5, 1.2, 0.4, 0.7
+    nodes, weights = np.polynomial.hermite_e.hermegauss(20)
+    x, weights = mean + np.sqrt(var) * nodes, weights / weights.sum()
+    mean_dot = -rate * mean + 2 * growth * mean * var
+    var_dot = -2 * rate * var + 2 * DIFFUSIVITY + 2 * growth * var**2
+
+    def change(phi, slope, bend, sign=1.0):
+        g = sign * growth * x**2
+        return (
+            weights @ (-rate * x * slope + DIFFUSIVITY * bend) + weights @ (g * phi) - (weights @ g) * (weights @ phi)
+        )
+
+    one = np.ones_like(x)
+    fourth_dot = (4 * mean**3 + 12 * mean * var) * mean_dot + (6 * mean**2 + 6 * var) * var_dot
+    cases = [(x, one, 0 * x, mean_dot), ((x - mean) ** 2, 2 * (x - mean), 2 * one, var_dot)]
+    for *phi, expected in [*cases, (x**4, 4 * x**3, 12 * x**2, fourth_dot)]:
+        assert np.isclose(change(*phi), expected)
+        assert abs(change(*phi, sign=-1.0) - expected) > 0.1  # the sign in print
+        g = growth * x**2
+        uncentred = weights @ (-rate * x * phi[1] + DIFFUSIVITY * phi[2]) + weights @ (g * phi[0])
+        assert abs(uncentred - expected) > 0.05  # of the growing population, not of the survivors' share
+
+
 def two_step(regressors, laplacian, steps=3):
     """Residual per datum is regressors @ theta + laplacian (n, K); optimally weighted estimate, errors, J."""
     n = len(laplacian)

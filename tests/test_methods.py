@@ -56,18 +56,19 @@ DRIFTS = {"no drift": None, "affine": AFFINE, "polynomial": POLYNOMIAL}
 DIFFUSIVITIES = {"no D": None, "D": 0.5, "unknown D": "unknown"}
 
 
-@pytest.mark.parametrize("kind", ["stationary", "timed"])
+@pytest.mark.parametrize("kind", ["stationary", "timed", "trajectories"])
 @pytest.mark.parametrize("drift", DRIFTS)
 @pytest.mark.parametrize("diffusivity", DIFFUSIVITIES)
 def test_the_table_of_what_fits_what(kind, drift, diffusivity):
     expected = set()
-    if kind == "stationary" and drift != "no drift" and diffusivity == "D":
-        expected |= set(KERNEL)
+    if kind != "timed" and drift != "no drift" and diffusivity == "D":
+        expected |= {*KERNEL, "kds"}
+        expected |= {"sindy"} if kind == "trajectories" else set()
     if drift != "no drift" and diffusivity != "no D":
-        expected.add("moments")
+        expected |= {"moments", "moments-sparse"}
     if kind == "timed" and drift != "polynomial":
         expected.add("affine-propagation")
-    facts = methods.Facts(timed=kind == "timed", dim=2)
+    facts = methods.Facts(timed=kind == "timed", dim=2, paths=kind == "trajectories")
     known = {"drift": DRIFTS[drift], "diffusivity": DIFFUSIVITIES[diffusivity]}
     assert set(methods.fitting(facts, **known)) == expected
     for name in methods.METHODS:
@@ -86,6 +87,14 @@ def test_the_table_of_what_fits_what(kind, drift, diffusivity):
         ("convolved-l1", False, AFFINE, None, "a number above 0$"),
         ("convolved-l1", False, AFFINE, "unknown", "needs a known diffusivity, got `unknown`"),
         ("affine-propagation", True, POLYNOMIAL, None, "fits a linear drift only"),
+        ("kds", False, AFFINE, "unknown", "needs a known diffusivity, got `unknown`"),
+        (
+            "sindy",
+            False,
+            AFFINE,
+            0.5,
+            r"needs trajectories, but .* no order in time .*paths: {every: 0.01, r",
+        ),
     ],
 )
 def test_a_misfit_says_what_is_missing(name, timed, drift, diffusivity, said):
@@ -93,13 +102,15 @@ def test_a_misfit_says_what_is_missing(name, timed, drift, diffusivity, said):
     assert re.search(said, reason)
 
 
-@pytest.mark.parametrize("kind", ["stationary", "timed"])
+@pytest.mark.parametrize("kind", ["stationary", "timed", "trajectories"])
 def test_what_the_table_allows_runs(kind):
     times = np.array([0.0, 0.5, 1.0]) if kind == "timed" else None
     data = cloud(900, times)
+    if kind == "trajectories":
+        data.meta["paths"] = {"every": 0.1, "records": 9}
     drift = {"library": "custom", "terms": {"a": ["x", "0"], "b": ["0", "y"]}}
-    known = {"drift": drift if kind == "stationary" else AFFINE, "diffusivity": 0.5}
-    for name in methods.fitting(methods.Facts(kind == "timed"), **known):
+    known = {"drift": AFFINE if kind == "timed" else drift, "diffusivity": 0.5}
+    for name in methods.fitting(methods.Facts(kind == "timed", paths=kind == "trajectories"), **known):
         options = {"probes": 200, "starts": 2} if name == "kde-adam" else {}
         model = methods.fit(name, data, rng=np.random.default_rng(0), options=options, **known)
         assert methods.model_faults(model) == []

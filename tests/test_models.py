@@ -78,6 +78,48 @@ def test_a_model_without_errors_comes_back_without_them(tmp_path):
     assert "diffusivity" not in back.parameters["name"].tolist()
 
 
+NOISE = np.array([[0.5, 0.2], [0.2, 0.3]])
+
+
+def test_a_model_with_noise_matrix_births_and_no_clock_comes_back_as_it_was(tmp_path):
+    born = [("gamma", 0.8, 0.1), ("rest", -0.2, float("nan"))]
+    for options in ({"diffusivity": NOISE, "growth": born}, {"diffusivity": 1.0, "clock": False}):
+        model = described(LIBRARIES["affine"], std_error=np.full(6, 0.1), **options)
+        back = there_and_back(model, tmp_path / "model.pt")
+        assert back.parameters.equals(model.parameters) and back.clock == model.clock
+        assert back.growth == model.growth or str(back.growth) == str(model.growth)  # NaN is not NaN
+        np.testing.assert_array_equal(back.diffusivity, model.diffusivity)
+        x = np.random.default_rng(0).normal(size=(9, 2))
+        np.testing.assert_array_equal(*(m.simulate(x, [0.0, 0.5], np.random.default_rng(3)) for m in (back, model)))
+
+
+def test_rows_of_the_parameters_say_what_they_are():
+    model = described(LIBRARIES["affine"], diffusivity=0.3, diffusivity_error=0.02, growth=[("gamma", 0.8, 0.1)])
+    table = model.parameters.set_index("name")
+    assert table.index[-2:].tolist() == ["gamma", "diffusivity"] and len(table) == 8
+    assert table.loc["gamma", ["estimate", "std_error"]].tolist() == [0.8, 0.1]
+    assert table.loc["gamma", "unit"].startswith("1/time") and table.loc["diffusivity", "unit"] == "length^2/time"
+    ratios = described(LIBRARIES["affine"], diffusivity=1.0, clock=False).parameters
+    assert ratios["name"][1] == "x: x / D" and ratios["unit"][1] == "([x]/[x]/day) / (length^2/time)"
+    assert "diffusivity" not in ratios["name"].tolist()
+
+
+@pytest.mark.parametrize("value", [0.3, 1, "0.3", NOISE, NOISE.tolist(), np.eye(2)])
+def test_a_diffusivity_is_a_positive_number_or_matrix(value):
+    found = models.checked_diffusivity(value, 2)
+    assert isinstance(found, float) if np.ndim(value) == 0 else found.shape == (2, 2) and found.dtype == np.float64
+
+
+@pytest.mark.parametrize(
+    "value",
+    [0, -0.1, np.nan, np.inf, None, "much", [0.1, 0.2], [[1.0]], np.eye(3), -np.eye(2), [[1, 2], [2, 1]]]
+    + [[[1, 0.2], [0.1, 1]], [[1, 1], [1, 1]], [[1, np.nan], [np.nan, 1]], [[1, 0], [0, np.inf]], [[1, 0], [0]]],
+)
+def test_anything_else_is_no_diffusivity(value):
+    with pytest.raises(ValueError, match=r"a number above 0 or a symmetric positive definite matrix \(2, 2\), got "):
+        models.checked_diffusivity(value, 2)
+
+
 def test_a_gaussian_process_comes_back_as_it_was(tmp_path):
     model = gaussian()
     back = there_and_back(model, tmp_path / "model.pt")
@@ -142,6 +184,34 @@ def test_simulations_have_the_law_of_the_process():
     error = np.sqrt((np.outer(np.diag(rest), np.diag(rest)) + rest**2) / n)
     assert (np.abs(np.cov(path[2].T) - rest) < 4.5 * error + 0.02 * np.abs(rest)).all()
     assert np.abs(np.cov(path[2].T) - rest / 2).max() > 10 * error.max()
+
+
+def test_simulations_under_a_noise_matrix_have_its_covariance():
+    """A short step from one point spreads by 2 D t, a long one to the solution of A C + C A' + 2 D = 0."""
+    matrix, n = np.array([[-1.0, 0.7], [-0.7, -1.6]]), 4000
+    model = described(LIBRARIES["affine"], [0.0, *matrix[0], 0.0, *matrix[1]], diffusivity=NOISE)
+    path = model.simulate(np.zeros((n, 2)), [0.0, 0.01, 8.0], np.random.default_rng(0))
+    for x, expected in ((path[1], 2 * NOISE * 0.01), (path[2], solve_continuous_lyapunov(matrix, -2 * NOISE))):
+        spread = np.diag(expected)
+        error = np.sqrt((np.outer(spread, spread) + expected**2) / n)
+        assert (np.abs(np.cov(x.T) - expected) < 4 * error + 0.02 * np.abs(expected)).all()
+        isotropic = np.trace(expected) / 2 * np.eye(2)
+        assert (np.abs(np.cov(x.T) - isotropic) > 6 * error).any()
+    one, two = (
+        described(LIBRARIES["affine"], diffusivity=d).simulate(path[2], [0.0, 0.3], np.random.default_rng(1))
+        for d in (0.4, 0.4 * np.eye(2))
+    )
+    np.testing.assert_allclose(one, two, rtol=1e-12)
+
+
+def test_an_estimate_of_no_noise_simulates_none():
+    """Around zero an estimated diffusivity may fall below it."""
+    ends = [
+        described(LIBRARIES["affine"], diffusivity=d, diffusivity_error=0.1).simulate(np.ones((3, 2)), [0.0, 1.0])[-1]
+        for d in (-0.01, 0.0)
+    ]
+    np.testing.assert_array_equal(*ends)
+    assert np.ptp(ends[0], axis=0).max() == 0
 
 
 def test_simulations_repeat_with_their_generator():

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from snapdyn import artifacts, drifts, methods, models, recovery, scan, systems
+from snapdyn import artifacts, drifts, models, recovery, systems
 from snapdyn.config import Fit
 from snapdyn.snapshots import Snapshots
 
@@ -131,27 +131,63 @@ def test_the_j_test_and_attractors_come_from_the_history_of_the_same_seed():
 
 def simulated(n=1500, seed=5):
     system = systems.build("hopf", diffusivity=0.5)
-    meta = {"axes": ["x", "y"], "seed": seed, "system": {"parameters": system.parameters}}
+    about = {"system": "hopf", "options": {}, "parameters": system.parameters, "diffusivity": 0.5}
+    meta = {"axes": ["x", "y"], "seed": seed, "system": about}
     return Snapshots.build(system.sample(n, np.random.default_rng(seed)), meta=meta)
-
-
-def test_a_scan_over_widths_is_a_fit_at_each_width():
-    data = simulated()
-    known = {"drift": {"library": "hopf"}, "diffusivity": 0.5}
-    fits = [asked(m, options={"probes": 400}, **known) for m in ("kde-l1", "kde-lstsq", "convolved-lstsq")]
-    frame = scan.bandwidths(data, fits, [0.3, 0.8])
-    assert_contract(frame, "parameters/1")
-    assert set(frame["method"]) == {f"{fit.method}/h={h:g}" for fit in fits for h in (0.3, 0.8)}
-    assert (frame["seed"] == 5).all() and frame["truth"].tolist() == [1.0, 1.0] * 6
-    for fit in fits:
-        for h in (0.3, 0.8):
-            model = methods.fit(
-                fit.method, data, rng=np.random.default_rng(5), options={"probes": 400, "bandwidth": h}, **known
-            )
-            found = frame[frame["method"] == f"{fit.method}/h={h:g}"]["estimate"]
-            np.testing.assert_allclose(found, model.coefficients, rtol=1e-9)
 
 
 def test_the_truth_is_that_of_the_system_that_made_the_cloud():
     assert recovery.truth_of(simulated()) == {"growth": 1.0, "saturation": 1.0}
     assert drifts.build({"library": "hopf"}, axes=("x", "y")).names == ("growth", "saturation")
+
+
+def test_the_truth_in_another_library_is_the_coefficients_that_give_the_same_drift():
+    cubic = recovery.truth_of(simulated(), {"library": "polynomial", "degree": 3})
+    present = {"x: x": 1, "x: x^3": -1, "x: x y^2": -1, "x: y": 1}
+    present |= {"y: y": 1, "y: y^3": -1, "y: x^2 y": -1, "y: x": -1}
+    assert len(cubic) == 20
+    for name, value in cubic.items():
+        assert value == pytest.approx(present.get(name, 0.0), abs=1e-8) and (value == 0.0) == (name not in present)
+    assert recovery.truth_of(simulated(), {"library": "polynomial", "degree": 2}) == {}  # no coefficients do
+    joint = recovery.truth_of(simulated(), {"library": "hopf"}, "unknown")
+    assert joint == {"growth": 1.0, "saturation": 1.0, "diffusivity": 0.5}
+
+
+def test_intervals_and_absolute_errors_are_counted():
+    model = lorenz([10.3, 28.0, 0.05], std_error=[0.1, 1.0, 0.1])
+    value, _ = scored((model, asked(), 0), truth=TRUTH | {"beta": 0.0})
+    at = value["moments", 0]
+    assert at["covered"] == pytest.approx(2 / 3) and at["covered_sigma"] == 0.0 and at["covered_rho"] == 1.0
+    assert at["within_three_errors"] == 0.0 and at["worst_z"] == pytest.approx(3.0)
+    assert at["max_absolute_error"] == pytest.approx(0.3) and at["median_absolute_error"] == pytest.approx(0.05)
+    assert at["entries_within_tenth"] == 2.0 and at["absolute_error_beta"] == pytest.approx(0.05)
+    assert "support_exact" not in at
+
+
+@pytest.mark.parametrize(
+    ("estimate", "error", "exact"),
+    [([10.0, 28.0, 0.0], [1.0, 1.0, np.nan], 1.0), ([10.0, 0.0, 0.0], [1.0, np.nan, np.nan], 0.0),
+     ([10.0, 28.0, 0.1], [1.0, 1.0, 0.01], 0.0)],
+)  # fmt: skip
+def test_a_support_is_exact_if_the_true_terms_and_no_others_are_kept(estimate, error, exact):
+    fit = asked("moments-sparse")
+    value, _ = scored((lorenz(estimate, std_error=error), fit, 0), truth=TRUTH | {"beta": 0.0})
+    assert value["moments-sparse", 0]["support_exact"] == exact
+
+
+def test_moments_are_compared_with_kds_on_the_same_seed():
+    parts = [
+        (lorenz([10.1, 28.0, 2.5]), asked(), 0),
+        (lorenz([10.2, 28.0, 2.5]), asked("kds"), 0),
+        (lorenz([90.0, 28.0, 2.5]), asked("kds"), 1),
+        (lorenz([10.1, 28.0, 2.5]), asked(), 2),
+    ]
+    value, _ = scored(*parts)
+    assert value["moments", 0]["error_over_kds"] == pytest.approx(0.5)
+    assert "error_over_kds" not in value["moments", 2]
+    value, _ = scored(*parts[:2], truth=TRUTH | {"sigma": 0.0, "rho": 28.0})  # absolute errors beside a true zero
+    assert value["moments", 0]["error_over_kds"] == pytest.approx(10.1 / 10.2)
+
+
+def test_a_study_says_its_own_size():
+    assert recovery.size_of("moments/n=2000/without x: y", 7) == 2000 and recovery.size_of("moments", 7) == 7

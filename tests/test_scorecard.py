@@ -193,7 +193,8 @@ def test_every_figure_of_the_fokker_planck_paper_has_a_claim():
     assert targets["target-moments-20k-sigma"] == 0.006
     assert targets["target-moments-100k-beta"] == 0.0045
     assert targets["target-convolved-rho"] == 0.006
-    assert len(targets) == 17
+    assert targets["target-genes-count"] == 17
+    assert len(targets) == 62
 
 
 def test_claims_speak_of_what_the_configuration_runs():
@@ -207,7 +208,8 @@ def test_claims_speak_of_what_the_configuration_runs():
             for dataset in experiment["datasets"]
             for method in experiment["methods"]
         }
-        claimed = {(one["experiment"], one["dataset"], one["method"]) for one in paper["claims"]}
+        # a study labels its methods with the version of the data: moments/n=2000
+        claimed = {(one["experiment"], one["dataset"], one["method"].split("/")[0]) for one in paper["claims"]}
         assert {key for key in claimed if key[0] in experiments} <= configured
         assert claimed & configured
 

@@ -112,6 +112,30 @@ def test_increments_of_different_steps_are_independent():
     assert abs(np.corrcoef(x)[0, 1]) < 4 / math.sqrt(50_000)
 
 
+def test_the_levels_of_an_increment_have_the_moments_of_the_normal_law():
+    levels = simulate._levels(torch.device("cpu"))
+    assert len(levels) == 2**16 and levels.dtype == torch.float64 and (levels.diff() > 0).all()
+    assert (levels + levels.flip(0)).abs().max() < 1e-9
+    even = [(levels**k).mean().item() for k in (2, 4, 6)]
+    assert even[0] == pytest.approx(1, abs=1e-12)
+    assert even[1:] == pytest.approx([3, 15], rel=1e-3)
+    assert np.abs(levels.numpy() - stats.norm.ppf((np.arange(2**16) + 0.5) / 2**16))[9:-9].max() < 1e-3
+
+
+def test_increments_are_normal_level_by_level_and_from_one_to_the_next():
+    """Four increments share a random word, and a call's next ones follow it: none knows of another."""
+    draw = simulate._increments(torch.zeros(3, 33_331, dtype=torch.float64), 2, torch.Generator().manual_seed(4))
+    z = np.concatenate([torch.stack(draw()).flatten().numpy().copy() for _ in range(3)])
+    assert stats.kstest(z, "norm").pvalue > 1e-3
+    assert stats.kstest(1.02 * z, "norm").pvalue < 1e-3
+    level = np.searchsorted(simulate._levels(torch.device("cpu")).numpy(), z)
+    counts = np.bincount(level // 16, minlength=2**12)
+    assert len(counts) == 2**12 and stats.chisquare(counts).pvalue > 1e-3
+    for power in (1, 2):
+        for lag in (1, 2, 3, 4, 33_331, 99_993, 199_986):  # neighbours, axes, steps, draws
+            assert abs(np.corrcoef(z[lag:] ** power, z[:-lag] ** power)[0, 1]) < 4.5 / math.sqrt(len(z) - lag)
+
+
 def cloud(system=None, n=500, **changed):
     system = system or systems.build("lorenz", diffusivity=12.5)
     return simulate.stationary_cloud(system, n, **({"dt": 0.01, "burn": 0.5, "seed": 7} | changed))
@@ -230,6 +254,21 @@ def test_a_simulated_cloud_has_the_law_of_the_exact_one():
     assert stats.ks_2samp(np.hypot(*cloud(system, n=4000, burn=0.1).T), np.hypot(*exact.T)).pvalue < 1e-6
 
 
+def test_the_gene_network_keeps_to_its_range_and_its_activated_form_does_not():
+    ranges = [(3.9, 12.4), (0.19, 2.3), (1.15, 5.0)]  # p, b, r
+
+    def within(**options):
+        system = systems.build("gene-network", diffusivity=1e-4, **options)
+        x = simulate.stationary_cloud(system, 600, dt=0.05, burn=40.0, seed=0, scheme="heun")
+        assert (x[:, 4:] > 0).all()
+        assert np.abs(np.hypot(x[:, :4:2], x[:, 1:4:2]) - 1).max() < 0.05  # five standard deviations
+        genes = zip(x.T[4:], ranges, strict=True)
+        return all(low * 0.97 < gene.min() and gene.max() < high * 1.03 for gene, (low, high) in genes)
+
+    assert within()
+    assert not within(activation=True)
+
+
 def test_attractors_of_the_true_drift_are_at_their_floor_and_a_wrong_one_is_not():
     system = systems.build("lorenz", diffusivity=12.5)
 
@@ -241,3 +280,32 @@ def test_attractors_of_the_true_drift_are_at_their_floor_and_a_wrong_one_is_not(
     assert found["attractor_w1"] == pytest.approx(found["attractor_w1_floor"], rel=1e-9)
     assert distances(np.array([1.0, 0.7, 1.0]))["attractor_w1"] > 2 * found["attractor_w1_floor"]
     assert list(distances(np.array([-10.0, 1.0, -5.0]))) == ["attractor_w1_floor"]  # it runs to infinity
+
+
+def test_paths_are_whole_trajectories_in_the_order_of_time(monkeypatch):
+    monkeypatch.setattr(simulate, "BLOCK", 30)
+    paths = {"every": 0.4, "records": 5}
+    system = Clock(diffusivity=0.0)
+    system.parameters = {}
+    data = simulate.system_snapshots(
+        system, 200, dataset="clock", seed=1, spec={}, dt=0.1, burn=1.0, scheme="heun", paths=paths
+    )
+    age, particle = (data.x[:, k].reshape(40, 5) for k in (0, 1))
+    np.testing.assert_allclose(age, np.broadcast_to(1.0 + 0.4 * np.arange(5), (40, 5)))
+    assert (particle == particle[:, :1]).all() and len(np.unique(particle)) == 40
+    assert data.meta["paths"] == paths and not data.timed
+    np.testing.assert_array_equal(data.row, np.arange(200))
+    loose = simulate.stationary_cloud(system, 200, dt=0.1, burn=1.0, seed=1, per_trajectory=5, gap=0.4)
+    np.testing.assert_allclose(np.sort(loose[:, 1]), np.sort(data.x[:, 1]))  # the same states without their order
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"n": 201}, {"dt": 0.3}, {"dt": None}, {"paths": {"every": 0.05, "records": 5}}],
+    ids=["n", "dt", "exact sampler", "every"],
+)
+def test_paths_that_do_not_add_up_are_refused(changed):
+    given = {"n": 200, "dt": 0.1, "paths": {"every": 0.4, "records": 5}} | changed
+    hopf = systems.build("hopf", diffusivity=0.2)
+    with pytest.raises(ValueError, match="ring: paths need a dt of which every is a multiple, and an n that"):
+        simulate.system_snapshots(hopf, given.pop("n"), dataset="ring", seed=0, spec={}, burn=1.0, **given)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from snapdyn import artifacts, models, stationary, systems, weakform
+from snapdyn import artifacts, models, stationary, systems, testfunctions
 from snapdyn.snapshots import Snapshots
 
 IDENTITY = {"paper": "p", "experiment": "e", "dataset": "d", "method": "m"}
@@ -24,7 +24,7 @@ def model_of(system, factor=1.0, diffusivity=None):
 def test_residuals_are_the_generator_at_every_point():
     system = systems.build("double-well", diffusivity=0.4)
     x = system.sample(40, np.random.default_rng(0))
-    tests = weakform.Tests.monomials(torch.from_numpy(x), 3)
+    tests = testfunctions.Monomials(torch.from_numpy(x), 3)
     drift = system.drift(None, torch.from_numpy(x)).numpy()
     found = stationary.generator_residuals(drift, 0.4, tests, x)
     assert found.shape == (40, tests.count)
@@ -125,7 +125,7 @@ def test_a_fitted_drift_is_judged_on_points_it_has_not_seen():
     system = systems.build("double-well", diffusivity=0.4)
     data = held_out(system, 300)
     train = data.select(split="train")
-    tests = weakform.Tests.monomials(torch.from_numpy(train.x), stationary.DEGREE)
+    tests = testfunctions.Monomials(torch.from_numpy(train.x), stationary.DEGREE)
     drift = stationary.linear_drift(train.x, 0.4)
     seen = stationary.generator_residuals(drift(train.x), 0.4, tests, train.x)
     linear = [a for a, power in enumerate(tests.powers.tolist()) if sum(power) <= 2]

@@ -15,8 +15,11 @@ MADE = {
     "ou-4": ("ornstein-uhlenbeck", {"diffusivity": 0.4, "dim": 4, "rate": 0.8, "coupling": 0.5, "rotation": 0.6}),
     "hopf": ("hopf", {"diffusivity": 0.3, "growth": 1.4, "saturation": 0.8, "turn": 2.0}),
     "double-well": ("double-well", {"diffusivity": 0.4, "slope": 1.3, "barrier": 0.9, "stiffness": 1.7}),
+    "genes": ("gene-network", {"diffusivity": 1e-4}),
+    "genes, activated": ("gene-network", {"diffusivity": 1e-4, "activation": True}),
 }
-WITH_DENSITY = [name for name in MADE if name != "lorenz"]
+GENES = ["genes", "genes, activated"]
+WITH_DENSITY = [name for name in MADE if name not in ("lorenz", *GENES)]
 PLANAR = ["ou-2", "hopf", "double-well"]
 
 
@@ -42,6 +45,8 @@ def by_hand(name, x):
     if name == "double-well":
         a, b = x.T
         return np.stack([p["slope"] * a - p["barrier"] * a**3, -p["stiffness"] * b], 1)
+    if name in GENES:
+        return genes_by_hand(x, activation=p.get("activation", False))
     dim = x.shape[1]
     matrix = np.zeros((dim, dim))
     for i in range(dim):
@@ -49,6 +54,28 @@ def by_hand(name, x):
             turn = p["rotation"] * ((j == i + 1) - (i == j + 1))
             matrix[i, j] = -p["rate"] * p["coupling"] ** abs(i - j) + turn
     return x @ matrix.T
+
+
+def genes_by_hand(x, *, activation):
+    """The gene network with its phases as angles."""
+    x1, y1, x2, y2, p, b, r = x.T
+    q1, q2 = x1**2 + y1**2, x2**2 + y2**2
+    one, two = np.pi / 100, np.sqrt(2) * np.pi / 100
+    bcr = 10 * np.sin(np.arctan2(y1, x1)) ** 30 / (1 + b**2)
+    cd40 = 5 * np.sin(np.arctan2(y2, x2)) ** 30 / (1 + b**2)
+    irf4 = r**2 / (1 + r**2) if activation else 1 / (1 + r**2)
+    return np.stack(
+        [
+            x1 * (1 - q1) + one * y1,
+            y1 * (1 - q1) - one * x1,
+            x2 * (1 - q2) + two * y2,
+            y2 * (1 - q2) - two * x2,
+            1e-6 - p + 9 * (1 / (1 + b**2) + irf4),
+            2 - (1 + bcr) * b + 100 / ((1 + p**2) * (1 + b**2) * (1 + r**2)),
+            0.1 - r + cd40 + 2.6 * irf4,
+        ],
+        1,
+    )
 
 
 def stationary_residual(system, x, diffusivity):
@@ -210,6 +237,72 @@ def test_what_claims_to_set_the_clock_makes_the_diffusivity_visible(name):
 
 def test_the_known_part_of_lorenz_sets_the_clock():
     assert made("lorenz").terms.fixes_clock
+
+
+@pytest.mark.parametrize("name", GENES)
+def test_the_unknown_entries_of_the_gene_network_are_a_matrix_by_rows(name):
+    """Every entry multiplies its own product of Hill factors in its own equation, and nothing else."""
+    system = made(name)
+    x = points(system, 12, seed=3)
+    p, b, r = 1 / (1 + x[:, 4:].numpy().T ** 2)
+    for row, (gene, strength) in enumerate(zip("pbr", (9, 100, 2.6), strict=True)):
+        up = 1 - r if name == "genes, activated" and gene != "b" else r
+        columns = {"P": p, "B": b, "R": up, "PB": p * b, "PR": p * up, "BR": b * up, "PBR": p * b * up}
+        assert system.terms.names[7 * row : 7 * row + 7] == tuple(f"{gene}: {column}" for column in columns)
+        for place, column in enumerate(columns.values()):
+            expected = np.zeros((12, 7))
+            expected[:, 4 + row] = strength * column
+            found = system.terms.fields(x)[:, 7 * row + place].numpy()
+            np.testing.assert_allclose(found, expected, rtol=1e-13)
+    assert [name for name, value in system.parameters.items() if value == 1] == ["p: B", "p: R", "b: PBR", "r: R"]
+    assert sorted(set(system.parameters.values())) == [0.0, 1.0] and system.terms.fixes_clock
+
+
+@pytest.mark.parametrize("name", GENES)
+def test_every_divergence_of_the_gene_network_is_that_of_automatic_differentiation(name):
+    terms, x = made(name).terms, points(made(name), 8, seed=4)
+
+    def trace(field):
+        return torch.func.vmap(torch.func.jacrev(field))(x).diagonal(dim1=-2, dim2=-1).sum(-1)
+
+    known = trace(lambda point: terms.known(point[None])[0])
+    torch.testing.assert_close(terms.known_divergence(x), known, rtol=1e-12, atol=1e-12)
+    each = trace(lambda point: terms.fields(point[None])[0])
+    torch.testing.assert_close(terms.divergences(x), each, rtol=1e-12, atol=1e-12)
+    silent = x.clone()
+    silent[:, 1] = 0  # no BCR: its share of the divergence is seen
+    assert (terms.known_divergence(x) - terms.known_divergence(silent) + 4 * x[:, 1] ** 2).abs().max() > 0.1
+
+
+def test_the_drivers_are_powers_of_a_sine_and_finite_at_the_poles():
+    system, out = made("genes"), torch.empty(7, 4, dtype=torch.float64)
+    x = torch.ones(4, 7, dtype=torch.float64)
+    x[:, :2] = torch.tensor([[0.0, 1.0], [0.0, -2.0], [1.0, 0.0], [1.0, 1.0]])
+    system.rate(x.T.contiguous(), out)
+    bcr = torch.tensor([10.0, 10.0, 0.0, 10 * 0.5**15], dtype=torch.float64) / 2
+    torch.testing.assert_close(2 - (1 + bcr) + 100 / 8, out[5], rtol=1e-13, atol=1e-13)
+    assert torch.isfinite(system.divergence(None, x)).all()
+    inside = np.sin(np.arctan2(1.0, 1.0) ** 30)  # the power as it is printed
+    assert abs(inside - 0.5**15) > 1e-4
+
+
+def test_the_two_gene_networks_differ_in_the_equations_of_p_and_r_alone():
+    x = points(made("genes"), 10)
+    differ = (made("genes").drift(None, x) - made("genes, activated").drift(None, x)).abs() > 1e-9
+    assert differ[:, [4, 6]].all() and not differ[:, [0, 1, 2, 3, 5]].any()
+
+
+def test_the_gene_network_starts_with_its_oscillators_at_rest_and_its_genes_above_zero():
+    system, n = made("genes", diffusivity=0.2), 20_000
+    x = system.initial(n, torch.Generator().manual_seed(0), "cpu").numpy()
+    assert x.shape == (7, n) and (x[4:] > 0).all() and (np.std(np.log(x[4:]), axis=1) > 0.3).all()
+    exact = made("hopf", diffusivity=0.2, growth=1.0, saturation=1.0).sample(n, np.random.default_rng(1))
+    for plane in (x[:2], x[2:4]):
+        assert stats.ks_2samp(np.hypot(*plane), np.hypot(*exact.T)).pvalue > 1e-3
+        assert stats.kstest(np.arctan2(*plane), stats.uniform(-np.pi, 2 * np.pi).cdf).pvalue > 1e-3
+        wider = made("hopf", diffusivity=0.3, growth=1.0, saturation=1.0).sample(n, np.random.default_rng(1))
+        assert stats.ks_2samp(np.hypot(*plane), np.hypot(*wider.T)).pvalue < 1e-4
+    assert abs(np.corrcoef(x[0], x[2])[0, 1]) < 4 / np.sqrt(n)
 
 
 def test_a_potential_descends():

@@ -26,7 +26,7 @@ from workflow_helpers import (
 
 from snapdyn import artifacts
 
-LIGHT = {"collect", "gather_forecast", "gather_analysis", "score_recovery", "score_scan", "scorecard"}
+LIGHT = {"collect", "gather_forecast", "gather_analysis", "score_recovery", "score_study", "scorecard"}
 LIGHT |= {"fetch_resource"}
 TARGETS = {"all", "default", "analyses", "fokker_planck_loss"}
 ONE_FILE = "results/full/data/ou-2d/seed-0/snapshots.parquet"
@@ -69,7 +69,7 @@ def test_the_published_size_is_planned_whole(published):
 
 def test_gpu_is_asked_for_by_fits_alone(published):
     asks = {job.rule for job in published if "gpu=1" in job.list("resources")}
-    assert asks == {"recover", "scan_bandwidths", "fit"}
+    assert asks == {"recover", "study", "fit"}
 
 
 RULES = """
@@ -260,7 +260,7 @@ def test_rules_that_only_move_tables_import_no_torch(checkout):
     torch = defaultdict(set)
     for record in records(checkout / "watch"):
         torch[record["torch"]].add(record["rule"])
-    assert not LIGHT & torch[True] and {"collect", "score_recovery", "score_scan", "scorecard"} <= torch[False]
+    assert not LIGHT & torch[True] and {"collect", "score_recovery", "score_study", "scorecard"} <= torch[False]
     assert {"recover", "fit"} <= torch[True]
 
 
@@ -280,7 +280,7 @@ def test_editing_a_module_reruns_its_users_and_nobody_else(checkout, demo_jobs):
     for path in package.glob("*.py"):
         path.touch()
     assert not demo(checkout, "--dry-run").jobs  # touched, not edited
-    edited = [package / f"{name}.py" for name in ("scan", "propagation", "scorecard", "verdict")]
+    edited = [package / f"{name}.py" for name in ("studies", "propagation", "scorecard", "verdict")]
     before = {path: path.read_text() for path in edited}
     for path in edited:
         path.write_text(before[path] + "\n\nEDITED = True\n")
@@ -294,7 +294,7 @@ def test_editing_a_module_reruns_its_users_and_nobody_else(checkout, demo_jobs):
         why = job.fields["reason"]
         assert (job.about in direct and "Updated input files" in why) or "updated by another job" in why
     rules = {name: {rule for rule, _ in jobs} for name, jobs in users.items()}
-    assert rules["scan"] == {"scan_bandwidths"} and rules["scorecard"] == {"scorecard"}
+    assert rules["studies"] == {"study"} and rules["scorecard"] == {"scorecard"}
     assert rules["propagation"] == {"fit", "evaluate"}  # a method, found by its name
     untouched = {"simulate", "synthesise", "recover", "score_recovery", "score_baselines"}
     assert not untouched & {job.rule for job in planned}

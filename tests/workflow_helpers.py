@@ -21,6 +21,16 @@ device: cpu
 datasets:
   lorenz: {n: 5000, dt: 0.005, burn: 1, seeds: 1}
   lorenz-large: {n: 5000, dt: 0.005, burn: 1, seeds: 1}
+  lorenz-d05: {n: 500, dt: 0.005, burn: 5, seeds: 1}
+  lorenz-d2: {n: 500, dt: 0.005, burn: 5, seeds: 1}
+  lorenz-d50: {n: 500, dt: 0.005, burn: 5, seeds: 1}
+  lorenz-d2-large: {n: 2000, dt: 0.005, burn: 5, seeds: 1}
+  lorenz-d50-large: {n: 2000, dt: 0.005, burn: 5, seeds: 1}
+  lorenz-replicates: {n: 2000, dt: 0.005, burn: 5, seeds: 1}
+  lorenz-paths: {n: 2000, dt: 0.005, burn: 5, seeds: 1}
+  ou-replicates: {n: 4000, seeds: 1}
+  gene-network-50k: {n: 3000, burn: 10, seeds: 1}
+  gene-network-200k: {n: 3000, dt: 0.02, burn: 10, seeds: 1}
   ou-2d: {n: 400, seeds: 1}
   ou-5d: {n: 400, seeds: 1}
   synthetic-course: {times: [0, 1, 2], cells_per_time: 30, n_genes: 60, n_pcs: 2, seeds: 1}
@@ -45,6 +55,22 @@ papers:
           convolved-l1: {probes: 50}
           convolved-lstsq: {probes: 50}
       ornstein-uhlenbeck: {datasets: [ou-2d]}
+      lorenz-noise: {methods: {kde-l1: {probes: 50}, convolved-l1: {probes: 50}}}
+      lorenz-samples: {sizes: [500, 2000], methods: {kde-l1: {probes: 50}, convolved-l1: {probes: 50}}}
+      misspecification: {sizes: [1000, 5000]}
+      coverage:
+        replicates:
+          ou-replicates: {size: 1000, count: 4}
+          lorenz-replicates: {size: 500, count: 4}
+          lorenz-large: {size: 2000, count: 2}
+      gene-network:
+        datasets: [gene-network-50k]
+        attractor: [moments]
+        methods:
+          kde-adam: {probes: 50, starts: 2, epochs: 1}
+          convolved-l1: {probes: 100}
+          moments: {degree: 2, harmonics: 2}
+          moments-sparse: {degree: 2, harmonics: 2}
 """
 
 # Python reads this file at every start: no job reaches the network, and each says what it has imported.

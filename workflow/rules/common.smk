@@ -157,6 +157,14 @@ def recovered(name):
     return lambda w: [f"{folder_of(fit)}/{name}.parquet" for fit in PLAN.of(paper=w.paper, experiment=w.experiment)]
 
 
+def studied(name):
+    """The files called ``name`` of every data set of a study."""
+    return lambda w: [
+        f"{RESULTS}/fits/{w.paper}/{w.experiment}/{dataset}/study/{name}.parquet"
+        for dataset in dict.fromkeys(fit.dataset for fit in PLAN.of(paper=w.paper, experiment=w.experiment))
+    ]
+
+
 def truth_of(fit, name):
     """What a synthetic course knows about itself; nothing for other data."""
     if PLAN.datasets[fit.dataset]["kind"] != "synthetic":
@@ -182,7 +190,7 @@ def figure_inputs(w):
     base = f"{RESULTS}/fits/{w.paper}/{experiment}"
     first = fits[0]
     files = {"metrics": f"{base}/metrics.parquet", "parameters": f"{base}/parameters.parquet"}
-    if first.kind in ("recovery", "bandwidth"):
+    if first.kind != "forecast":
         files["cloud"] = snapshots_of(first.dataset, 1)[0]
         if "kde-adam" in {fit.method for fit in fits}:
             files["history"] = f"{base}/{first.dataset}/kde-adam/history.parquet"

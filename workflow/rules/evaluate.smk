@@ -28,18 +28,15 @@ rule score_recovery:
         "../scripts/score_recovery.py"
 
 
-use rule score_recovery as score_scan with:
+use rule score_recovery as score_study with:
     input:
         code=library("score_recovery"),
-        parameters=lambda w: [
-            f"{RESULTS}/fits/{w.paper}/{w.experiment}/{dataset}/scan/parameters.parquet"
-            for dataset in dict.fromkeys(fit.dataset for fit in PLAN.of(**w))
-        ],
-        histories=[],
+        parameters=studied("parameters"),
+        tests=studied("tests"),
     log:
-        "<logs>/score_scan/{paper}/{experiment}.log",
+        "<logs>/score_study/{paper}/{experiment}.log",
     wildcard_constraints:
-        experiment=choice({fit.experiment for fit in PLAN.of(kind="bandwidth")}),
+        experiment=choice({fit.experiment for fit in PLAN.of(kind=tuple(configuration.STUDIES))}),
 
 
 rule score_baselines:

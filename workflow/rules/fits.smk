@@ -30,20 +30,21 @@ rule recover:
         "../scripts/recover.py"
 
 
-rule scan_bandwidths:
-    """The kernel methods over a range of kernel widths, every seed."""
+rule study:
+    """One question put to many versions of every cloud: kernel widths, sizes, replicates, missing terms."""
     input:
-        code=library("scan_bandwidths"),
+        code=library("study"),
         method=lambda w: sorted({path for fit in PLAN.of(**w) for path in method_code(fit.method)}),
         snapshots=lambda w: snapshots_of(w.dataset, PLAN.of(**w)[0].seeds),
     output:
-        parameters="<results>/fits/{paper}/{experiment}/{dataset}/scan/parameters.parquet",
+        parameters="<results>/fits/{paper}/{experiment}/{dataset}/study/parameters.parquet",
+        tests="<results>/fits/{paper}/{experiment}/{dataset}/study/tests.parquet",
     log:
-        "<logs>/scan_bandwidths/{paper}/{experiment}/{dataset}.log",
+        "<logs>/study/{paper}/{experiment}/{dataset}.log",
     benchmark:
-        "<benchmarks>/scan_bandwidths/{paper}/{experiment}/{dataset}.tsv"
+        "<benchmarks>/study/{paper}/{experiment}/{dataset}.tsv"
     wildcard_constraints:
-        experiment=choice({fit.experiment for fit in PLAN.of(kind="bandwidth")}),
+        experiment=choice({fit.experiment for fit in PLAN.of(kind=tuple(configuration.STUDIES))}),
     conda:
         "../../envs/torch.yaml"
     threads: 2
@@ -53,9 +54,9 @@ rule scan_bandwidths:
         gpu=GPU,
     params:
         fits=lambda w: [asdict(fit) for fit in PLAN.of(**w)],
-        bandwidths=lambda w: PLAN.papers[w.paper]["experiments"][w.experiment]["bandwidths"],
+        spec=lambda w: PLAN.study(**w),
     script:
-        "../scripts/scan_bandwidths.py"
+        "../scripts/study.py"
 
 
 rule fit:

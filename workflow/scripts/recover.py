@@ -25,7 +25,7 @@ with run.job(snakemake) as job:
             device=job.device,
             threads=job.threads,
         )
-        truth = recovery.truth_of(snapshots)
+        truth = recovery.truth_of(snapshots, fit.drift, fit.diffusivity)
         parameters.append(recovery.tidy_parameters(model, fit=fit, seed=seed, truth=truth))
         extra = {}
         if fit.attractor:

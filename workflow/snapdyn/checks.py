@@ -19,8 +19,9 @@ SYSTEM_PARAMETERS = {
     "ornstein-uhlenbeck": ("dim", "rate", "coupling", "rotation"),
     "hopf": ("growth", "saturation", "turn"),
     "double-well": ("slope", "barrier", "stiffness"),
+    "gene-network": ("activation",),
 }
-AXES = {"lorenz": 3, "hopf": 2, "double-well": 2}
+AXES = {"lorenz": 3, "hopf": 2, "double-well": 2, "gene-network": 7}
 # library -> the keys it takes
 LIBRARIES = {"polynomial": ("degree",), "affine": (), "custom": ("terms", "known")} | dict.fromkeys(
     SYSTEM_PARAMETERS, ("parameters",)
@@ -105,6 +106,8 @@ def _cross_faults(config, declared):
             exact = spec.get("system") in ("hopf", "double-well")
             if not exact and (spec.get("dt") is None or spec.get("burn") is None):
                 yield f"datasets.{name}: {spec.get('system')} has no exact sampler, so it needs dt and burn"
+        if spec.get("kind") == "system" and isinstance(spec.get("paths"), dict):
+            yield from _path_faults(f"datasets.{name}", spec)
         if spec.get("kind") in RESOURCE_KINDS and declared is not None:
             yield from _unknown(f"datasets.{name}.resource", "resource", [spec.get("resource")], declared)
         if spec.get("kind") == "system" and spec.get("system") in SYSTEM_PARAMETERS:
@@ -118,6 +121,22 @@ def _cross_faults(config, declared):
     for paper, spec in (config.get("papers") or {}).items():
         if isinstance(spec, dict):
             yield from _paper_faults(f"papers.{paper}", spec, datasets)
+
+
+def _path_faults(where, spec):
+    """What the schema cannot see of a data set of trajectories."""
+    every, records = (spec["paths"].get(key) for key in ("every", "records"))
+    numbers = [value for value in (every, records, spec.get("n"), spec.get("dt")) if isinstance(value, int | float)]
+    if spec.get("dt") is None or spec.get("burn") is None:
+        yield f"{where}: paths are simulated, so they need dt and burn"
+    if spec.get("per_trajectory", 1) != 1 or spec.get("gap", 0) != 0:
+        yield f"{where}: paths say how many records a trajectory has, so leave out per_trajectory and gap"
+    if len(numbers) < 4 or min(numbers) <= 0:
+        return
+    if spec["n"] % records:
+        yield f"{where}: n = {spec['n']} must be a multiple of paths.records = {records}"
+    if abs(every / spec["dt"] - round(every / spec["dt"])) > 1e-6:
+        yield f"{where}: paths.every = {every} must be a multiple of dt = {spec['dt']}"
 
 
 def _unknown(where, what, names, known):
@@ -135,6 +154,10 @@ def _paper_faults(where, paper, datasets):
         here, chosen = f"{where}.experiments.{name}", experiment.get("methods") or {}
         for method, options in chosen.items():
             yield from _method_faults(here, method, options)
+        yield from _misfits(here, experiment, datasets)
+        yield from _study_faults(here, experiment)
+        if isinstance(experiment.get("drift"), dict):
+            yield from _drift_faults(f"{here}.drift", experiment["drift"], None)
         yield from _unknown(f"{here}.attractor", "method", experiment.get("attractor") or (), chosen)
         special = experiment.get("options") or {}
         # any data set, not only the experiment's: an overlay may ask for fewer of them
@@ -146,6 +169,30 @@ def _paper_faults(where, paper, datasets):
                     yield from _method_faults(f"{here}.options.{dataset}", method, options)
     for name, figure in (paper.get("figures") or {}).items():
         yield from _unknown(f"{where}.figures.{name}.experiment", "experiment", [figure.get("experiment")], experiments)
+
+
+def _study_faults(where, experiment):
+    """A study that does not say what varies."""
+    kind = experiment.get("kind")
+    if kind == "coverage":
+        for name in set(experiment.get("datasets") or ()) - set(experiment.get("replicates") or {}):
+            yield f"{where}.replicates: say how to cut {name}, for example {name}: {{size: 5000, count: 100}}"
+    elif kind in ("bandwidth", "samples", "misspecification"):
+        key = "bandwidths" if kind == "bandwidth" else "sizes"
+        if not experiment.get(key):
+            yield f"{where}.{key}: an experiment of kind {kind} needs {key}"
+
+
+def _misfits(where, experiment, datasets):
+    """Built-in methods that cannot work on one of the experiment's data sets."""
+    known = {name: datasets[name] for name in experiment.get("datasets") or () if name in datasets}
+    for name, dataset in known.items():
+        system = {"drift": {"library": dataset.get("system")}, "diffusivity": dataset.get("diffusivity", 1.0)}
+        for method in sorted(set(experiment.get("methods") or {}) & set(methods.METHODS)):
+            given = system if dataset.get("kind") == "system" else {}
+            given |= {key: experiment[key] for key in ("drift", "diffusivity") if experiment.get(key)}
+            if fault := methods.misfit(method, facts_of(dataset), **given):
+                yield f"{where}: on {name}, {fault}"
 
 
 def _dataset_uses(config):
@@ -224,7 +271,7 @@ def _drift_faults(where, drift, columns):
         yield from _import_faults(f"{where}.library", library)
         return
     takes = LIBRARIES[library]
-    for key in sorted(set(drift) - {"library", *takes}):
+    for key in sorted(set(drift) - {"library", "only", *takes}):
         yield f"{where}.{key}: the library {library!r} takes {list(takes) or 'no further keys'}, not {key!r}"
     if library == "custom" and not drift.get("terms"):
         yield f"{where}.terms: the custom library needs terms, for example {{a: ['-x', '0'], b: ['0', '-y']}}"
@@ -241,4 +288,5 @@ def facts_of(dataset):
     kind = dataset.get("kind")
     timed = kind in TIMED_KINDS or (kind in ("table", "h5ad") and dataset.get("time_key") is not None)
     columns = dataset.get("columns")
-    return methods.Facts(timed=timed, dim=len(columns) if columns else dataset.get("n_pcs"))
+    dim = len(columns) if columns else dataset.get("n_pcs")
+    return methods.Facts(timed=timed, dim=dim, paths=bool(dataset.get("paths")))

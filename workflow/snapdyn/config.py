@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 
 from snapdyn import checks, methods
 
+# kind of experiment -> the key that says what varies
+STUDIES = {"bandwidth": "bandwidths", "samples": "sizes", "coverage": "replicates", "misspecification": "sizes"}
+
 
 class ConfigError(ValueError):
     """The configuration cannot be run; the message lists every fault."""
@@ -110,6 +113,7 @@ class Plan:
                             "drift": {"library": data["system"], "parameters": data["parameters"]},
                             "diffusivity": data["diffusivity"],
                         }
+                    known |= {key: experiment[key] for key in ("drift", "diffusivity") if experiment.get(key)}
                     for method, options in experiment["methods"].items():
                         special = experiment["options"].get(dataset, {}).get(method, {})
                         merged = (options or {}) | special
@@ -148,13 +152,25 @@ class Plan:
                 )
 
     def of(self, **wanted):
-        """The fits whose fields have these values."""
-        return [fit for fit in self.fits if all(getattr(fit, k) == v for k, v in wanted.items())]
+        """The fits whose fields have these values, or one of them where a tuple is given."""
+        return [
+            fit
+            for fit in self.fits
+            if all(getattr(fit, k) in v if isinstance(v, tuple) else getattr(fit, k) == v for k, v in wanted.items())
+        ]
 
     def one(self, **wanted):
         """The only fit with these values."""
         (fit,) = self.of(**wanted)
         return fit
+
+    def study(self, paper, experiment, dataset):
+        """What an experiment of a kind in :data:`STUDIES` says of its study of one data set."""
+        spec = self.papers[paper]["experiments"][experiment]
+        if spec["kind"] == "coverage":
+            cut = spec["replicates"][dataset]
+            return {"size": cut["size"], "replicates": cut["count"]}
+        return {STUDIES[spec["kind"]]: spec[STUDIES[spec["kind"]]]}
 
     def datasets_of(self, kind):
         """Names of the data sets of one kind that this run can make."""

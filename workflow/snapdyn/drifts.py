@@ -9,8 +9,9 @@ import importlib
 import itertools
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -26,6 +27,8 @@ class AffineDrift:
         divergences: states to div g_k ``(n, count)``.
         known: states to v(x) ``(n, dim)``.
         known_divergence: states to div v ``(n,)``.
+        fixes_clock: whether the known part sets the unit of time of a stationary cloud.
+        phases: pairs of axes that turn as one phase, for test functions that follow it.
     Equation: ``affine-drift``
     """
 
@@ -37,10 +40,16 @@ class AffineDrift:
     known: Callable[[Tensor], Tensor]
     known_divergence: Callable[[Tensor], Tensor]
     fixes_clock: bool = False
+    phases: tuple = ()
 
     @property
     def count(self):
         return len(self.names)
+
+    @property
+    def homogeneous(self):
+        """Whether nothing is known, so that drift and diffusivity may be scaled together."""
+        return self.known is torch.zeros_like
 
     def __call__(self, coefficients: Tensor, x: Tensor) -> Tensor:
         """f(x) ``(n, dim)`` for one vector of coefficients ``(count,)``."""
@@ -101,6 +110,37 @@ def polynomial(dim, degree, *, axes, time_unit=None):
 def affine(dim, *, axes, time_unit=None):
     """f(x) = A x + b with all of A and b unknown: the polynomial library of degree 1."""
     return polynomial(dim, 1, axes=axes, time_unit=time_unit)
+
+
+def polynomial_fields(drift, centre, scale, highest=4, *, states=None):
+    """The fields as polynomials of z = (x - centre) / scale, found from their values; None if they are not.
+
+    Whatever a drift is written as, what matters is whether a polynomial gives the same values: fitted to half of
+    some random points, it must do so at the other half and at ``states``, which see what lies far out or is narrow.
+
+    Args:
+        centre, scale: ``(dim,)`` tensors.
+        highest: degree at which the search ends.
+        states: where the polynomial will be used ``(n, dim)``, or a part of them.
+    Returns:
+        the exponents, and the coefficients ``(count + 1, dim, exponents)``, the known part last.
+    """
+    rng = np.random.default_rng(0)
+    for degree in range(highest + 1):
+        powers = exponents(drift.dim, degree)
+        size = 2 * len(powers) + 10
+        x = centre + scale * torch.from_numpy(rng.standard_normal((2 * size, drift.dim))).to(centre)
+        x = x if states is None else torch.cat([x, states])
+        values = torch.cat([drift.fields(x), drift.known(x)[:, None]], 1).flatten(1)
+        table = monomials((x - centre) / scale, torch.tensor(powers).to(x)).cpu().numpy()
+        values = values.cpu().numpy()
+        if not np.isfinite(values).all():
+            return None
+        coefficients = np.linalg.lstsq(table[:size], values[:size], rcond=None)[0]
+        largest = np.abs(values).max(0)
+        if (np.abs(table @ coefficients - values).max(0) <= 1e-10 * largest).all():
+            return powers, coefficients.T.reshape(drift.count + 1, drift.dim, len(powers))
+    return None
 
 
 _FUNCTIONS = {name: getattr(torch, name) for name in ("sin", "cos", "tan", "exp", "log", "sqrt", "tanh", "abs")}
@@ -179,7 +219,7 @@ def from_expressions(terms, known, *, axes, time_unit=None):
     if faults:
         raise ValueError("drift: " + "; ".join(faults))
     fields = [_vector_field(texts, axes) for texts in terms.values()]
-    rest = _vector_field(known, axes) if known else torch.zeros_like
+    rest = _vector_field(known, axes) if known else None
 
     def divergence(field):
         return lambda x: torch.func.jacrev(field)(x).trace()
@@ -194,14 +234,79 @@ def from_expressions(terms, known, *, axes, time_unit=None):
         tuple(f"1/{clock} (times the field's own unit)" for _ in terms),
         stacked(fields),
         stacked([divergence(field) for field in fields]),
-        torch.func.vmap(rest),
-        torch.func.vmap(divergence(rest)),
-        fixes_clock=known is not None,
+        torch.func.vmap(rest) if rest else torch.zeros_like,
+        torch.func.vmap(divergence(rest)) if rest else lambda x: torch.zeros_like(x[:, 0]),
+        fixes_clock=bool(known),
+    )
+
+
+@dataclass(frozen=True)
+class Growth:
+    r"""A net birth rate :math:`g = g_0 + \sum_k \gamma_k b_k` with unknown coefficients.
+
+    Attributes:
+        names: of the coefficients, in 1 / time times the term's own unit.
+        terms: states ``(n, dim)`` to the values b_k(x) ``(n, count)``.
+        known: states to g_0(x) ``(n,)``.
+    Equation: ``birth-death``
+    """
+
+    names: tuple
+    terms: Callable[[Tensor], Tensor]
+    known: Callable[[Tensor], Tensor]
+
+    @property
+    def count(self):
+        return len(self.names)
+
+    @classmethod
+    def from_expressions(cls, terms, known=None, *, axes):
+        """Rates written by hand: name -> expression, and the expression of the known rate."""
+        parts = [expression(text, axes) for text in terms.values()]
+        rest = expression(known, axes) if known else None
+
+        def values(x):
+            return torch.stack([part(x.T).expand(len(x)) for part in parts], 1) if parts else x.new_zeros(len(x), 0)
+
+        def offset(x):
+            return rest(x.T).expand(len(x)) if rest else torch.zeros_like(x[:, 0])
+
+        return cls(tuple(terms), values, offset)
+
+
+def subset(drift, names):
+    """The drift with only the terms ``names``, in their order in the library; the known part stays.
+
+    Raises:
+        ValueError: names that the library does not have, with the nearest ones.
+    """
+    if unknown := [name for name in names if name not in drift.names]:
+        near = {name: difflib.get_close_matches(name, drift.names, 1) for name in unknown}
+        hints = "; ".join(
+            f"{name!r} (did you mean {found[0]!r}?)" if found else repr(name) for name, found in near.items()
+        )
+        raise ValueError(f"drift.only: the library has no terms {', '.join(hints)}; it has {list(drift.names)}")
+    places = torch.tensor([k for k, name in enumerate(drift.names) if name in names], dtype=torch.long)
+    return replace(
+        drift,
+        names=tuple(drift.names[k] for k in places),
+        units=tuple(drift.units[k] for k in places),
+        fields=lambda x: drift.fields(x)[:, places.to(x.device)],
+        divergences=lambda x: drift.divergences(x)[:, places.to(x.device)],
     )
 
 
 def build(spec, *, axes, time_unit=None):
-    """The drift that a config entry describes.
+    """The drift that a config entry describes; ``only`` keeps the terms with these names.
+
+    See :func:`_library` for what there is.
+    """
+    drift = _library(spec, axes=axes, time_unit=time_unit)
+    return subset(drift, spec["only"]) if spec.get("only") else drift
+
+
+def _library(spec, *, axes, time_unit):
+    """The whole library of a config entry.
 
     Args:
         spec: ``{library: polynomial, degree: 2}``, ``{library: affine}``, ``{library: custom, terms: {...},

@@ -2,7 +2,10 @@
 
 import pandas as pd
 
-from snapdyn import forecasts, metrics, stationary
+from snapdyn import forecasts, metrics, models, recovery, stationary
+
+REPORTED = ("cross_fitted", "condition_number", "rank", "largest_singular_value", "smallest_singular_value")
+REPORTED += ("kept", "threshold", "j_rise", "j_rise_dof", "j_rise_p_value")
 
 
 def evaluate(fit, *, cells, predicted, fitted, baselines, truths, forecasts_of_truth, rng):
@@ -55,12 +58,13 @@ def _stationary(fit, about, seeds, cells, fitted, rng):
 
 
 def _specification_tests(about, seeds, cells, fitted):
-    """``j_per_dof`` and ``j_p_value`` of models that test whether any parameters can satisfy all moments."""
+    """What models say of themselves: whether any parameters can satisfy all moments, and what the data determine."""
     parts = []
     for seed, cell, model in zip(seeds, cells, fitted, strict=True):
         found = getattr(model, "diagnostics", None) or {}
         if "j_statistic" in found:
-            values = {"j_per_dof": found["j_statistic"] / found["j_dof"], "j_p_value": found["j_p_value"]}
+            values = recovery.test_statistics(found) | {name: found[name] for name in REPORTED if name in found}
+            values |= {name: value for name, value in found.items() if name.startswith(models.WEAKEST)}
             n = int((cell.split == "train").sum())
             parts.append(metrics.rows(values, split="train", unit="1", n=n, **about | {"seed": seed}))
     return parts

@@ -13,6 +13,15 @@ KERNEL = {
     "bandwidth": "a number, one per axis, or density | score | divergence | wide",
     "probes": "how many data points the equation is checked at",
 }
+TESTS = {
+    "tests": "test functions: monomials | gaussians | mixed | phases (for drifts with rotating drivers)",
+    "degree": "highest degree of the test monomials",
+    "harmonics": "highest angular mode of `phases`",
+    "count": "how many `gaussians`",
+    "width": "their width, in standard deviations of each axis",
+    "growth": "birth rate of timed populations: {terms: {name: expression}, known: expression}",
+    "iterations": "re-weighting steps",
+}
 OPTIMISER = {
     "starts": "random starting points",
     "low": "lower end of the starts, every coefficient",
@@ -29,12 +38,13 @@ class Method:
 
     Attributes:
         target: ``module:Class`` in snapdyn.
-        data: ``stationary``, ``timed`` or ``either``.
+        data: ``stationary``, ``timed``, ``either`` of them, or ``trajectories``.
         does: one sentence for the table in the README.
         options: what the config may set, with a word on each.
         fixed: constructor arguments that make this method of its class.
         takes_drift: needs a drift library and a diffusivity.
         joint_diffusivity: accepts ``diffusivity: unknown``.
+        matrix_diffusivity: accepts a matrix.
     """
 
     target: str
@@ -44,6 +54,7 @@ class Method:
     fixed: dict = field(default_factory=dict)
     takes_drift: bool = True
     joint_diffusivity: bool = False
+    matrix_diffusivity: bool = False
 
     @property
     def module(self):
@@ -71,8 +82,29 @@ METHODS = {
         "moments:Moments",
         "either",
         "optimally weighted moments: any affine drift, standard errors, a test of the model",
-        {"degree": "highest degree of the test monomials", "iterations": "re-weighting steps"},
+        TESTS,
+        {"sparse": False, "threshold": None},
         joint_diffusivity=True,
+        matrix_diffusivity=True,
+    ),
+    "moments-sparse": Method(
+        "moments:Moments",
+        "either",
+        "the same, then drops terms of the library that are not needed, weakest first",
+        TESTS | {"threshold": "a term stays if it exceeds this many standard errors"},
+        {"sparse": True},
+        joint_diffusivity=True,
+        matrix_diffusivity=True,
+    ),
+    "kds": Method(
+        "kds:KernelDeviation",
+        "stationary",
+        "kernel deviation from stationarity (KDS), exact minimum over pairs of points",
+        {
+            "bandwidth": KERNEL["bandwidth"],
+            "statistic": "u (pairs of different points) or v (all pairs: biased, but always a minimum)",
+            "points": "at most this many rows, drawn at random, since the cost is quadratic",
+        },
     ),
     "affine-propagation": Method(
         "propagation:AffinePropagation",
@@ -80,6 +112,16 @@ METHODS = {
         "linear drift and diffusivity between snapshots, carried exactly over any gap; standard errors",
         {"restarts": "starting points of the optimiser"},
         takes_drift=False,
+    ),
+    "sindy": Method(
+        "trajectories:SparseRegression",
+        "trajectories",
+        "sparse regression of forward differences (SINDy, by pysindy): sees time, for reference",
+        {
+            "threshold": "smaller coefficients are set to 0; 0 keeps all",
+            "ridge": "penalty on squared coefficients while thresholding",
+            "order": "order of the forward difference, 1 or 2",
+        },
     ),
 }
 
@@ -90,6 +132,7 @@ class Facts:
 
     timed: bool
     dim: int | None = None
+    paths: bool = False
 
     @property
     def kind(self):
@@ -99,7 +142,12 @@ class Facts:
 def misfit(name, facts, *, drift=None, diffusivity=None):
     """Why the method ``name`` cannot work on such data, as a sentence; None if it can."""
     method = METHODS[name]
-    if method.data not in ("either", facts.kind):
+    if method.data == "trajectories" and not facts.paths:
+        return (
+            f"{name} needs trajectories, but the rows of this data set have no order in time (only a simulated system "
+            "can give trajectories: paths: {every: 0.01, records: 100})"
+        )
+    if method.data not in ("either", "trajectories", facts.kind):
         other = "has no times (give the data set a time_key)" if method.data == "timed" else "has times"
         return f"{name} needs {method.data} data, but the data set {other}"
     if method.takes_drift and drift is None:
@@ -109,6 +157,9 @@ def misfit(name, facts, *, drift=None, diffusivity=None):
         return f"{name} needs a diffusivity: a number above 0{joint}"
     if diffusivity == "unknown" and method.takes_drift and not method.joint_diffusivity:
         return f"{name} needs a known diffusivity, got `unknown`"
+    if isinstance(diffusivity, list) and not method.matrix_diffusivity:
+        able = [other for other, its in METHODS.items() if its.matrix_diffusivity]
+        return f"{name} needs one number for the diffusivity, got a matrix; {', '.join(able)} take one"
     if not method.takes_drift and drift is not None and drift.get("library") != "affine":
         return f"{name} fits a linear drift only, so it takes no drift library"
     return None
@@ -205,6 +256,8 @@ def make(name, *, axes, time_unit=None, drift=None, diffusivity=None, options=No
         from snapdyn import drifts
 
         terms = drifts.build(drift, axes=axes, time_unit=time_unit)
+        if isinstance(options.get("growth"), dict):
+            options["growth"] = drifts.Growth.from_expressions(**options["growth"], axes=axes)
         return cls(terms, diffusivity=diffusivity, **method.fixed, **options)
     return cls(axes=axes, time_unit=time_unit, **options)
 

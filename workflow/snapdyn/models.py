@@ -14,17 +14,46 @@ CLASSES = {
     "drift": "snapdyn.models:DriftModel",
     "affine-gaussian-process": "snapdyn.propagation:AffineModel",
 }
+WEAKEST = "weakest: "  # before the name of an unknown, in the diagnostics: its part in the combination seen worst
 ESCAPE = 100.0
 STEPS_PER_GAP = 200  # Euler-Maruyama steps between two requested times
 
 
+def checked_diffusivity(value, dim):
+    """A positive number, or a symmetric positive definite matrix ``(dim, dim)`` as a float array.
+
+    Raises:
+        ValueError: anything else.
+    """
+    try:
+        found = np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError):
+        found = np.array(np.nan)
+    if np.isfinite(found).all():
+        if found.ndim == 0 and found > 0:
+            return float(found)
+        if found.shape == (dim, dim) and np.array_equal(found, found.T) and (np.linalg.eigvalsh(found) > 0).all():
+            return found
+    raise ValueError(
+        f"diffusivity must be a number above 0 or a symmetric positive definite matrix ({dim}, {dim}), got {value}"
+    )
+
+
+def diffusion_matrix(value, dim):
+    """The diffusivity as a matrix ``(dim, dim)``: itself, or the number times the identity."""
+    value = np.asarray(value, dtype=np.float64)
+    return value * np.eye(dim) if value.ndim == 0 else value
+
+
 class DriftModel:
-    """A fitted drift f = v + sum_k theta_k g_k with isotropic diffusivity D.
+    """A fitted drift f = v + sum_k theta_k g_k with diffusivity D, a number or a matrix.
 
     Attributes:
         drift_terms: the :class:`snapdyn.drifts.AffineDrift`.
         coefficients, std_error: ``(count,)``; standard errors are NaN where the method has none.
         diffusivity, diffusivity_error: D in length^2 / time; its error is None where D was given.
+        growth: ``(name, estimate, std_error)`` of each coefficient of the birth rate.
+        clock: False where only ratios to the diffusivity are known: the drift is in units in which D = 1.
         diagnostics: name -> number (loss, J statistic, ..).
         history: columns member, step, term, value of an iterative fit, or None.
     """
@@ -39,13 +68,16 @@ class DriftModel:
         diffusivity,
         std_error=None,
         diffusivity_error=None,
+        growth=(),
+        clock=True,
         diagnostics=None,
         history=None,
     ):
         self.drift_terms = drift
         self.coefficients = np.asarray(coefficients, dtype=np.float64)
         self.std_error = np.full(drift.count, np.nan) if std_error is None else np.asarray(std_error)
-        self.diffusivity, self.diffusivity_error = float(diffusivity), diffusivity_error
+        self.diffusivity = float(diffusivity) if np.ndim(diffusivity) == 0 else np.asarray(diffusivity)
+        self.diffusivity_error, self.growth, self.clock = diffusivity_error, list(growth), clock
         self.diagnostics, self.history = diagnostics or {}, history
         self.description = None  # how to rebuild the drift; set by the registry for models that are saved
 
@@ -58,6 +90,11 @@ class DriftModel:
         """Frame with name, estimate, std_error and unit of every estimated number."""
         names, units = list(self.drift_terms.names), list(self.drift_terms.units)
         estimates, errors = self.coefficients.tolist(), self.std_error.tolist()
+        if not self.clock:
+            names, units = [f"{name} / D" for name in names], [f"({unit}) / (length^2/time)" for unit in units]
+        for name, value, error in self.growth:
+            names, units = [*names, name], [*units, "1/time (times the term's own unit)"]
+            estimates, errors = [*estimates, value], [*errors, error]
         if self.diffusivity_error is not None:
             names, units = [*names, "diffusivity"], [*units, "length^2/time"]
             estimates, errors = [*estimates, self.diffusivity], [*errors, self.diffusivity_error]
@@ -95,7 +132,13 @@ class DriftModel:
         rng = rng or np.random.default_rng(0)
         x, path = np.array(x0, dtype=np.float64), [np.array(x0, dtype=np.float64)]
         span = float(np.ptp(times))
-        travelled = np.median(np.abs(self.drift(None, x)), axis=0) * span + np.sqrt(2 * self.diffusivity * span)
+        if np.ndim(self.diffusivity):
+            matrix = self.diffusivity
+            amplitude = np.linalg.cholesky(2 * matrix)
+        else:
+            matrix = np.eye(self.dim) * max(self.diffusivity, 0.0)  # an estimate near 0 may fall below
+            amplitude = np.sqrt(2 * matrix)
+        travelled = np.median(np.abs(self.drift(None, x)), axis=0) * span + np.sqrt(2 * np.diag(matrix) * span)
         centre, reach = x.mean(0), ESCAPE * np.maximum(x.std(0), travelled)
         inside = np.ones(len(x), dtype=bool)
         for gap in np.diff(times):
@@ -103,7 +146,7 @@ class DriftModel:
             for _ in range(STEPS_PER_GAP):
                 noise = rng.standard_normal(x.shape)[inside]
                 here = x[inside]
-                moved = here + dt * self.drift(None, here) + np.sqrt(2 * self.diffusivity * dt) * noise
+                moved = here + dt * self.drift(None, here) + np.sqrt(dt) * noise @ amplitude.T
                 stays = (np.abs(moved - centre) <= reach).all(1)
                 x[inside] = np.where(stays[:, None], moved, here)
                 inside[inside] = stays
@@ -118,8 +161,10 @@ class DriftModel:
             "drift": self.description,
             "coefficients": torch.from_numpy(self.coefficients),
             "std_error": torch.from_numpy(np.ascontiguousarray(self.std_error)),
-            "diffusivity": self.diffusivity,
+            "diffusivity": self.diffusivity if np.ndim(self.diffusivity) == 0 else self.diffusivity.tolist(),
             "diffusivity_error": self.diffusivity_error,
+            "growth": self.growth,
+            "clock": self.clock,
             "diagnostics": self.diagnostics,
         }
 
@@ -133,6 +178,8 @@ class DriftModel:
             diffusivity=state["diffusivity"],
             std_error=state["std_error"].numpy(),
             diffusivity_error=state["diffusivity_error"],
+            growth=state["growth"],
+            clock=state["clock"],
             diagnostics=state["diagnostics"],
         )
         model.description = spec

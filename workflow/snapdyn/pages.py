@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 
 SHOWN_POINTS = 1500
+WEAKEST = "weakest: "  # as in snapdyn.models, which imports torch
 SHOWN_PARAMETERS = 40
 
 
@@ -40,6 +41,13 @@ def estimates(parameters):
     table["spread"] = by["estimate"].std(ddof=1)
     table["unit"] = by["unit"].first()
     return table
+
+
+def dropped(parameters):
+    """Names of the terms that elimination removed in every seed: exactly zero, without an error."""
+    gone = (parameters["estimate"] == 0) & parameters["std_error"].isna()
+    always = gone.groupby(parameters["name"], sort=False).all()
+    return list(always.index[always])
 
 
 def arrange(cells, predicted, metrics, parameters):
@@ -101,6 +109,45 @@ def specification(metrics):
     return ["", said]
 
 
+def identifiability(metrics, parameters):
+    """What the data determine, and what elimination did to it, as paragraphs; nothing for methods without a report."""
+    values = metrics.groupby("metric")["value"].median()
+    if "rank" not in values:
+        return []
+    count = parameters["name"].nunique()
+    lines = [
+        "",
+        "## What the data determine",
+        "",
+        f"Median over seeds: rank {values['rank']:.0f} of {count}; singular values of the whitened, column-scaled "
+        f"system {values['largest_singular_value']:.3g} to {values['smallest_singular_value']:.3g}, condition number "
+        f"{values['condition_number']:.3g}.",
+    ]
+    weakest = {name.removeprefix(WEAKEST): v for name, v in values.items() if name.startswith(WEAKEST)}
+    order = sorted(weakest, key=lambda name: -abs(weakest[name]))[:4]
+    lines.append("The combination that is seen worst moves " + ", ".join(f"`{name}`" for name in order) + ".")
+    if values["cross_fitted"] < 1:
+        lines += [
+            "",
+            "**The standard errors may be too small**: there are too few rows for so many unknowns to learn weights "
+            "and slopes from other rows. Give more data or a smaller library.",
+        ]
+    if "threshold" in values:
+        lines += [
+            "",
+            f"Terms below {values['threshold']:g} standard errors were eliminated: {values['kept']:.0f} of {count} are "
+            f"kept. J rose by {values['j_rise']:.3g} on {values['j_rise_dof']:.0f} degrees of freedom "
+            f"(p = {values['j_rise_p_value']:.2g}; a small p says that something needed was dropped).",
+        ]
+    if parameters["name"].str.endswith(" / D").any():
+        lines += [
+            "",
+            "**Only ratios to the diffusivity are known.** A stationary cloud without a known part of the drift has no "
+            "clock: drift and diffusivity may be scaled together. Give the diffusivity, a known part, or times.",
+        ]
+    return lines
+
+
 def text(fit, cells, metrics, parameters, answer):
     """The page in words, as Markdown."""
     name = score_name(metrics)
@@ -128,12 +175,16 @@ def text(fit, cells, metrics, parameters, answer):
     for method, line in summary(metrics).iterrows():
         lines.append(f"| {method} | {line['mean']:.4g} | {line['sd']:.2g} | {int(line['n_seeds'])} |")
     lines += specification(metrics)
+    lines += identifiability(metrics, parameters)
     if len(parameters):
         lines += ["", "## Parameters", "", "| name | estimate | standard error | spread over seeds | unit |"]
         lines += ["| --- | --- | --- | --- | --- |"]
-    for parameter, line in estimates(parameters).iterrows():
+    table, gone = estimates(parameters), dropped(parameters)
+    for parameter, line in table.drop(gone).iterrows():
         shown = [f"{line[key]:.4g}" if np.isfinite(line[key]) else "–" for key in ("estimate", "std_error", "spread")]
         lines.append(f"| {parameter} | {' | '.join(shown)} | {line['unit']} |")
+    if gone:
+        lines += ["", "Eliminated in every seed: " + ", ".join(f"`{name}`" for name in gone) + "."]
     trust = f", trust={fit.method!r}" if ":" in fit.method else ""
     lines += [
         "",

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from snapdyn import metrics, verdict, weakform
+from snapdyn import metrics, models, testfunctions, verdict
 
 DEGREE = 4  # even: a cloud that is its own mirror image shows nothing beyond a linear drift to degree 3
 
@@ -18,13 +18,14 @@ def generator_residuals(drift, diffusivity, tests, x):
 
     Args:
         drift: values f(x) ``(n, dim)``.
-        tests: :class:`snapdyn.weakform.Tests`.
+        diffusivity: D, a number or a matrix ``(dim, dim)``.
+        tests: :mod:`snapdyn.testfunctions`, any of them.
     Equation: ``weak-form``
     """
     points = torch.from_numpy(np.ascontiguousarray(x))
-    _, gradient, laplacian = tests(points)
+    _, gradient, second = tests(points, torch.from_numpy(models.diffusion_matrix(diffusivity, points.shape[1])))
     values = torch.einsum("nd,ndk->nk", torch.from_numpy(np.ascontiguousarray(drift)), gradient)
-    return (values + diffusivity * laplacian).numpy()
+    return (values + second).numpy()
 
 
 def linear_drift(x, diffusivity):
@@ -34,25 +35,26 @@ def linear_drift(x, diffusivity):
         a function of states ``(n, dim)``.
     """
     mean, covariance = x.mean(0), np.atleast_2d(np.cov(x.T, ddof=0))
-    return lambda states: -diffusivity * np.linalg.solve(covariance, (states - mean).T).T
+    matrix = models.diffusion_matrix(diffusivity, x.shape[1])
+    return lambda states: -np.linalg.solve(covariance, (states - mean).T).T @ matrix
 
 
 def diffusivity_of(model, given):
     """D that goes with the model's drift: its own if it estimated one, else the one that was given."""
     own = getattr(model, "diffusivity", None)
     found = given if own is None else own
-    if not isinstance(found, int | float):
+    if not isinstance(found, int | float | list | np.ndarray):
         raise ValueError(
             f"a drift for a stationary cloud is judged together with its diffusivity, got {found!r}: give the analysis "
             "a number, or the model an attribute `diffusivity`"
         )
-    return float(found)
+    return np.asarray(found, dtype=np.float64)
 
 
 def residual_pair(model, snapshots, diffusivity):
     """Residuals of the model and of the linear null at the held-out points, two arrays ``(n, tests)``."""
     train, test = snapshots.select(split="train").x, snapshots.select(split="test").x
-    tests = weakform.Tests.monomials(torch.from_numpy(train), DEGREE)
+    tests = testfunctions.Monomials(torch.from_numpy(train), DEGREE)
     null = linear_drift(train, diffusivity)
     ours = model.drift(np.zeros(len(test)), test)
     return (

@@ -148,8 +148,8 @@ def stationary_gain(
 
     .. math:: \sum_a \bigl( \bar r_a^2 - \mathrm{var}_i(r_a) / n \bigr) / s_a^2
 
-    with ``s_a`` the standard deviation under the null. A replicate adds the same noise once more, which
-    is taken off too, so that replicates are centred on the score.
+    with ``s_a`` the larger of the two standard deviations, so that the noise of neither drowns the rest. A replicate
+    adds the same noise once more, which is taken off too, so that replicates are centred on the score.
 
     Args:
         model_residuals, null_residuals: one array ``(n, K)`` for each seed (or one array): the same
@@ -196,8 +196,12 @@ def _seeds(residuals):
 
 
 def _standardised(null, model):
-    """Both residuals in units of the null's spread; a test function without one carries no information."""
-    scale = null.std(axis=0, ddof=1)
+    """Both residuals in units of the larger spread; a test function without one carries no information.
+
+    A nonlinear drift has much larger residuals in the tails than a linear one: in units of the null's spread alone, the
+    noise of the highest test functions would be all that is seen.
+    """
+    scale = np.maximum(null.std(axis=0, ddof=1), model.std(axis=0, ddof=1))
     used = scale > 1e-12 * scale.max(initial=1e-300)
     return null[:, used] / scale[used], model[:, used] / scale[used]
 
