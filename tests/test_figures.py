@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from snapdyn import artifacts, figures, pages, plotting
+from snapdyn import artifacts, figures, pages, plotting, plotting_genes, plotting_inference, plotting_recovery
 
 ROOT = Path(__file__).parents[1]
 PAPERS = [yaml.safe_load(path.read_text())["papers"] for path in sorted((ROOT / "config" / "papers").glob("*.yaml"))]
@@ -101,6 +101,16 @@ def test_page_lists_the_best_score_first():
     assert table.index.tolist() == ["mine", "no-movement"] and table["n_seeds"].tolist() == [1, 2]
 
 
-def test_plotting_neither_computes_nor_saves():
-    source = inspect.getsource(plotting)
+@pytest.mark.parametrize("module", [plotting, plotting_recovery, plotting_inference, plotting_genes])
+def test_plotting_neither_computes_nor_saves(module):
+    source = inspect.getsource(module)
     assert not re.search(r"savefig|plt\.show|\.mean\(|\.std\(|np\.sqrt", source)
+
+
+def test_inputs_are_read_by_kind_and_lists_stay_lists(tmp_path):
+    cloud = pd.DataFrame({"row": [0, 1], "t": np.nan, "split": "train", "weight": 1.0, "x0": [0.5, 1.5]})
+    for name in ("a", "b"):
+        artifacts.write(cloud, tmp_path / f"{name}.parquet", "snapshots/1", {"dim": 1, "dataset": name})
+    paths = [str(tmp_path / "a.parquet"), str(tmp_path / "b.parquet")]
+    files = figures.read({"cloud": paths[0], "clouds": paths})
+    assert files["cloud"][1]["dataset"] == "a" and [meta["dataset"] for _, meta in files["clouds"]] == ["a", "b"]

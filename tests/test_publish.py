@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from snapdyn import artifacts, figures, publish
+from snapdyn import artifacts, frames, publish
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def finished(tmp_path):
     figure = results / "figures" / "paper" / "one.png"
     figure.parent.mkdir(parents=True)
     figure.write_bytes(b"png")
-    frame = figures.rows("panel", "series", [0.0], [1.0])
+    frame = frames.rows("panel", "series", [0.0], [1.0])
     artifacts.write(frame, figure.with_suffix(".parquet"), "figure/1", {"caption": "What it shows."})
     return results
 

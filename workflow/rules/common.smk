@@ -192,6 +192,8 @@ def figure_inputs(w):
     files = {"metrics": f"{base}/metrics.parquet", "parameters": f"{base}/parameters.parquet"}
     if first.kind != "forecast":
         files["cloud"] = snapshots_of(first.dataset, 1)[0]
+        if first.kind == "recovery":
+            files["clouds"] = [snapshots_of(dataset, 1)[0] for dataset in dict.fromkeys(fit.dataset for fit in fits)]
         if "kde-adam" in {fit.method for fit in fits}:
             files["history"] = f"{base}/{first.dataset}/kde-adam/history.parquet"
     return files

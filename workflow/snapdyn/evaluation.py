@@ -4,7 +4,14 @@ import pandas as pd
 
 from snapdyn import forecasts, metrics, models, recovery, stationary
 
-REPORTED = ("cross_fitted", "condition_number", "rank", "largest_singular_value", "smallest_singular_value")
+REPORTED = (
+    "cross_fitted",
+    "carrying_rows",
+    "condition_number",
+    "rank",
+    "largest_singular_value",
+    "smallest_singular_value",
+)
 REPORTED += ("kept", "threshold", "j_rise", "j_rise_dof", "j_rise_p_value")
 
 

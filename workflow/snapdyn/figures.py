@@ -1,36 +1,45 @@
 """What each figure of a paper plots: from the tables of an experiment to one tidy frame.
 
 Every function returns a ``figure/1`` frame (panel, series, x, y, low, high) and the facts that fill the caption.
-The drawing is in :mod:`snapdyn.plotting`, which computes nothing.
+The drawing is in :mod:`snapdyn.plotting` and its kin, which compute nothing. :data:`FIGURES` has all of them.
 """
 
 import numpy as np
 import pandas as pd
 
-from snapdyn import artifacts, plotting, simulate, systems
+from snapdyn import (
+    artifacts,
+    figures_genes,
+    figures_inference,
+    figures_recovery,
+    frames,
+    plotting,
+    plotting_genes,
+    plotting_inference,
+    plotting_recovery,
+    simulate,
+    systems,
+)
+from snapdyn.frames import rows
 
 CLOUD_POINTS = 4000
 
 
 def read(files):
-    """Read a figure's inputs: ``name -> (frame, metadata)``."""
+    """Read a figure's inputs: ``name -> (frame, metadata)``, or a list of them where there are several files."""
     kinds = {
         "metrics": "metrics/1",
         "parameters": "parameters/1",
         "history": "history/1",
         "cloud": "snapshots/1",
+        "clouds": "snapshots/1",
     }
-    return {name: artifacts.read(str(path), kinds[name]) for name, path in files.items()}
-
-
-def rows(panel, series, x, y, low=np.nan, high=np.nan):
-    """Rows of a figure frame."""
-    x, y = np.broadcast_arrays(np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64))
-    return pd.DataFrame({"panel": panel, "series": series, "x": x, "y": y, "low": low, "high": high})
-
-
-def _rms(values):
-    return float(np.sqrt(np.mean(np.square(values))))
+    return {
+        name: artifacts.read(paths, kinds[name])
+        if isinstance(paths, str)
+        else [artifacts.read(path, kinds[name]) for path in paths]
+        for name, paths in files.items()
+    }
 
 
 def _error_rows(panel, metrics, dataset, names):
@@ -38,8 +47,7 @@ def _error_rows(panel, metrics, dataset, names):
     parts = []
     for method, group in metrics[metrics["dataset"] == dataset].groupby("method", sort=False):
         for place, name in enumerate(names):
-            values = 100 * group.loc[group["metric"] == f"relative_error_{name}", "value"].abs().to_numpy()
-            parts.append(rows(panel, method, [place], [_rms(values)], values.min(), values.max()))
+            parts.append(frames.spread(panel, method, place, frames.relative_errors(group, name)))
     return parts
 
 
@@ -90,8 +98,7 @@ def lorenz(files):
         parts += _error_rows(f"error: N = {sizes[dataset]:,}", metrics, dataset, list(truth))
         predicted = parameters.query("dataset == @dataset and method == 'moments'")
         for place, name in enumerate(truth):
-            mine = predicted[predicted["name"] == name]
-            share = 100 * float((mine["std_error"] / mine["truth"].abs()).mean())
+            share = frames.predicted_error(predicted, name)
             parts.append(rows(f"error: N = {sizes[dataset]:,}", "predicted-error", [place], [share]))
     seeds = metrics.groupby("dataset")["seed"].nunique()
     facts = {
@@ -134,8 +141,7 @@ def ornstein_uhlenbeck(files):
     parts = []
     for dataset, group in metrics.groupby("dataset", sort=True):
         for method, mine in group[group["metric"] == "relative_rms_error"].groupby("method", sort=False):
-            values = 100 * mine["value"].to_numpy()
-            parts.append(rows(dataset, method, [0], [_rms(values)], values.min(), values.max()))
+            parts.append(frames.spread(dataset, method, 0, 100 * mine["value"].to_numpy()))
     facts = {"n": f"{metrics['n'].max():,}", "seeds": metrics["seed"].nunique()}
     return pd.concat(parts, ignore_index=True), facts
 
@@ -171,4 +177,13 @@ FIGURES = {
     "bandwidth": (bandwidth, plotting.bandwidth),
     "ornstein_uhlenbeck": (ornstein_uhlenbeck, plotting.ornstein_uhlenbeck),
     "cells_drift": (cells_drift, plotting.cells_drift),
+    "lorenz_noise": (figures_recovery.lorenz_noise, plotting_recovery.lorenz_noise),
+    "lorenz_samples": (figures_recovery.lorenz_samples, plotting_recovery.lorenz_samples),
+    "lorenz_diffusivity": (figures_recovery.lorenz_diffusivity, plotting_recovery.lorenz_diffusivity),
+    "lorenz_library": (figures_recovery.lorenz_library, plotting_recovery.lorenz_library),
+    "lorenz_trajectories": (figures_recovery.lorenz_trajectories, plotting_recovery.lorenz_trajectories),
+    "coverage": (figures_inference.coverage, plotting_inference.coverage),
+    "misspecification": (figures_inference.misspecification, plotting_inference.misspecification),
+    "gene_network": (figures_genes.gene_network, plotting_genes.gene_network),
+    "gene_network_parameters": (figures_genes.gene_network_parameters, plotting_genes.gene_network_parameters),
 }

@@ -27,6 +27,8 @@ EIGENVALUE_CUT = 1e-10  # relative to the largest, of the tests' correlation mat
 ROWS_PER_FOLD = 50  # at least, where there are more than two folds
 ROWS_PER_TIME = 10  # fewer do not show their own noise
 BATCH = 0.34  # share of the doubtful unknowns that is dropped between two fits
+# Rows that should carry the noise of a test function, and their share where there are few rows altogether
+ENOUGH_ROWS, ENOUGH_SHARE = 50, 1 / 400
 VISIBLE = 3.0  # standard errors by which both halves of the data must agree on a direction
 ROUNDING = 1e-10  # of a column's length: less is nothing
 
@@ -144,6 +146,11 @@ class MomentEquations:
     def noise(self, theta, folds=None, *, part=False):
         """Covariance ``(equations, equations)`` of the residual M theta - q at ``theta``."""
         return self._covariance(self._combination(theta, 1.0, 1.0), folds, part)
+
+    def carrying_rows(self, theta):
+        """The smallest number of rows that carry the noise of one test function at ``theta``."""
+        generator = self._combination(theta, 1.0, 1.0)[1]
+        return min(float(weakform.carrying_rows(cloud, generator).min()) for cloud in self.clouds)
 
     def noise_along(self, direction, folds=None):
         """Covariance ``(equations, equations)`` of M w, for one direction w of the unknowns."""
@@ -434,7 +441,8 @@ class Moments:
             ratios of the coefficients to D are reported.
         tests: ``monomials`` of the state; ``gaussians`` at random data points; ``mixed``, monomials to degree 3 and
             Gaussians; or ``phases``, monomials times angular modes, for drifts with rotating drivers. By default
-            monomials of a low degree if they suffice, else ``mixed``: high powers look at the far tails only.
+            monomials of a low degree if they suffice, else ``mixed``, and ``gaussians`` where a few rows far out would
+            carry the noise of the monomials.
         degree: highest degree of the monomials; None chooses the lowest that overdetermines.
         harmonics: of the angular modes.
         count, width: number of Gaussians (three for each unknown, but 60 at least; 15 on one axis), and their width in
@@ -490,7 +498,7 @@ class Moments:
         elif self.degree is not None and self.tests == "monomials":
             yield testfunctions.Monomials(x, self.degree)
         elif self.tests in ("gaussians", "mixed"):
-            yield self._bumps(x, rng)
+            yield self._bumps(x, rng, self.tests)
         else:
             lowest, highest = (2, 8) if gaps else (4, 4) if dim <= 3 else (2 if dim > 6 else 3, 8)
             counts = {d: max(gaps, 1) * (math.comb(dim + d, d) - 1) for d in range(lowest, highest + 1)}
@@ -500,14 +508,15 @@ class Moments:
             if gaps and dim <= 3:
                 yield testfunctions.Monomials(x, enough + 1)
             elif not gaps and (dim <= 3 or enough is None):
-                yield self._bumps(x, rng)
+                yield self._bumps(x, rng, "mixed")
+                yield self._bumps(x, rng, "gaussians")
 
-    def _bumps(self, x, rng):
-        """Gaussians at random data points, with monomials of a low degree unless only Gaussians are asked for."""
+    def _bumps(self, x, rng, kind):
+        """Gaussians at random data points, with monomials of a low degree if ``mixed``."""
         default = 15 if x.shape[1] == 1 else max(60, 3 * len(self._names))  # on a line they crowd
         count = min(self.count or default, len(x))
         bumps = testfunctions.Gaussians.drawn(x, count, self.width * x.std(0), rng)
-        if self.tests == "gaussians":
+        if kind == "gaussians":
             return bumps
         return testfunctions.Joined(testfunctions.Monomials(x, self.degree or 3), bumps)
 
@@ -546,20 +555,24 @@ class Moments:
                 "noise: leave these times out"
             )
         clouds = [cloud.where(rng.permutation(len(cloud))) for cloud in clouds]  # folds are runs of rows
-        names = self._names
+        names, chosen = self._names, None
         for tests in self._candidates(torch.from_numpy(data.x).to(device), len(clouds) - 1, rng):
             fault = self._too_few(clouds, tests, names)
+            if fault is not None:
+                continue
+            equations = self._equations(clouds, times, tests, device, threads)
+            solution = equations.solve(self.iterations)
+            theta = torch.from_numpy(solution.efficient).to(equations.clouds[0].x)
+            known = identify(equations, theta, names)
+            fault = self._undetermined(known)
             if fault is None:
-                equations = self._equations(clouds, times, tests, device, threads)
-                solution = equations.solve(self.iterations)
-                theta = torch.from_numpy(solution.efficient).to(equations.clouds[0].x)
-                known = identify(equations, theta, names)
-                fault = self._undetermined(known)
-            if fault is None:
-                break
-        else:
+                rows = equations.carrying_rows(theta)
+                chosen = equations, solution, known, rows
+                if rows >= min(ENOUGH_ROWS, ENOUGH_SHARE * len(data)):  # else the next kind may have lighter tails
+                    break
+        if chosen is None:
             raise ValueError(fault)
-        return self._model(equations, solution, known, clock)
+        return self._model(*chosen, clock)
 
     def _equations(self, clouds, times, tests, device, threads):
         folds = int(np.clip(min(map(len, clouds)) // ROWS_PER_FOLD, 2, weakform.FOLDS))
@@ -599,7 +612,7 @@ class Moments:
             "them in `known:`, take a smaller drift library, or give more data. Report: " + "; ".join(known.report())
         )
 
-    def _model(self, equations, solution, known, clock):
+    def _model(self, equations, solution, known, rows, clock):
         full, count = solution, len(known.names)
         kept = np.arange(count)
         diagnostics = {
@@ -608,6 +621,7 @@ class Moments:
             "j_p_value": full.j_p,
             "condition_number": full.condition,
             "rank": float(known.rank),
+            "carrying_rows": rows,
             "cross_fitted": float(solution.cross_fitted),
             "largest_singular_value": float(known.singular_values[0]),
             "smallest_singular_value": float(known.singular_values[-1]),

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 
 SHOWN_POINTS = 1500
+FEW_ROWS = 25
 WEAKEST = "weakest: "  # as in snapdyn.models, which imports torch
 SHOWN_PARAMETERS = 40
 
@@ -131,6 +132,13 @@ def identifiability(metrics, parameters):
             "",
             "**The standard errors may be too small**: there are too few rows for so many unknowns to learn weights "
             "and slopes from other rows. Give more data or a smaller library.",
+        ]
+    if values["carrying_rows"] < FEW_ROWS:
+        lines += [
+            "",
+            "**The tails are heavy**: the noise of one test function is carried by "
+            f"{values['carrying_rows']:.0f} rows. Estimates and errors may be off; try `tests: gaussians`, or a lower "
+            "degree.",
         ]
     if "threshold" in values:
         lines += [

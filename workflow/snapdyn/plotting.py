@@ -55,7 +55,8 @@ class Style:
         } | more
 
 
-def _figure(columns, rows=1, width=3.0, height=2.6):
+def canvas(columns, rows=1, width=3.0, height=2.6):
+    """A figure and its axes ``(rows, columns)``, each of this size in inches."""
     import matplotlib.pyplot as plt
 
     plt.close("all")
@@ -63,27 +64,47 @@ def _figure(columns, rows=1, width=3.0, height=2.6):
     return figure, axes
 
 
-def _interval(axis, x, line, style, name, **more):
-    """A mark with its range."""
+def interval(axis, x, line, style, name, **more):
+    """Marks with their ranges, where they have any."""
     low, high = line["low"].to_numpy(), line["high"].to_numpy()
     y = line["y"].to_numpy()
+    look = {"markersize": 4} | style.point(name, **more)
+    if np.isnan(low).all():
+        axis.plot(x, y, **look)
+        return
     reach = np.clip(np.stack([y - low, high - y]), 0, None)
-    axis.errorbar(x, y, reach, capsize=1.5, elinewidth=0.8, markersize=4, **style.point(name, **more))
+    axis.errorbar(x, y, reach, capsize=1.5, elinewidth=0.8, **look)
 
 
-def _legend_below(figure, axes):
+def interval_inside(axis, x, line, style, name, limits, **more):
+    """The same on an axis with these limits: a triangle at the edge stands for a mark beyond it."""
+    low, high = limits
+    axis.set_ylim(low, high)
+    inside = line["y"].between(low, high).to_numpy()
+    interval(axis, x[inside], line[inside], style, name, **more)
+    for out, marker, edge in ((line["y"] < low, "v", low), (line["y"] > high, "^", high)):
+        if out.any():
+            marks = axis.plot(
+                x[out.to_numpy()], [edge] * out.sum(), marker, color=style[name]["colour"], markersize=4, clip_on=False
+            )
+            marks[0].set_in_layout(False)
+
+
+def legend_below(figure, axes):
+    """One legend of everything in ``axes``, under the figure; in the order of first appearance."""
     handles = {}
     for axis in np.ravel(axes):
         for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
             handles.setdefault(label, handle)
-    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4)
+    lines = -(-len(handles) // 5)
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=-(-len(handles) // lines))
 
 
 def lorenz(frame, style, facts):
     """Cloud, loss and parameter curves, attractors, and the error of every method at every size."""
     errors = [panel for panel in frame["panel"].unique() if panel.startswith("error")]
     style.need(frame[frame["panel"].isin(errors)]["series"])
-    figure, axes = _figure(4, 2)
+    figure, axes = canvas(4, 2)
     top, bottom = axes
     cloud = frame[frame["panel"] == "cloud"]
     top[0].plot(cloud["x"], cloud["y"], ".", markersize=1, color=style["cloud"]["colour"], rasterized=True)
@@ -109,7 +130,7 @@ def lorenz(frame, style, facts):
         axis.set(title=panel.removeprefix("error: "), ylabel="relative error, %")
     for axis in bottom[2 + len(errors) :]:
         axis.axis("off")
-    _legend_below(figure, bottom[1:])
+    legend_below(figure, bottom[1:])
     return figure
 
 
@@ -118,7 +139,7 @@ def _errors(axis, panel, style, names):
     for place, name in enumerate(series):
         line = panel[panel["series"] == name]
         shift = (place - (len(series) - 1) / 2) * 0.11
-        _interval(axis, line["x"] + shift, line, style, name)
+        interval(axis, line["x"] + shift, line, style, name)
     axis.set_yscale("log")
     axis.set_xticks(range(len(names)), names)
 
@@ -127,7 +148,7 @@ def bandwidth(frame, style, facts):
     """Error against kernel width, one panel a parameter."""
     style.need(frame["series"])
     panels = facts["names"]
-    figure, axes = _figure(len(panels))
+    figure, axes = canvas(len(panels))
     for axis, panel in zip(axes[0], panels, strict=True):
         mine = frame[frame["panel"] == panel]
         for series, line in mine.groupby("series", sort=True):
@@ -148,7 +169,7 @@ def bandwidth(frame, style, facts):
         axis.set_xticks([], minor=True)
         axis.set_yscale("symlog", linthresh=2)
         axis.set(title=panel, xlabel="kernel width h (units of the state)", ylabel="signed error, %")
-    _legend_below(figure, axes)
+    legend_below(figure, axes)
     return figure
 
 
@@ -156,16 +177,16 @@ def ornstein_uhlenbeck(frame, style, facts):
     """One bar-like mark a method, one panel a dimension."""
     style.need(frame["series"])
     panels = list(dict.fromkeys(frame["panel"]))
-    figure, axes = _figure(len(panels), width=3.6)
+    figure, axes = canvas(len(panels), width=3.6)
     for axis, panel in zip(axes[0], panels, strict=True):
         mine = frame[frame["panel"] == panel]
         series = style.order(mine["series"])
         for place, name in enumerate(series):
-            _interval(axis, [place], mine[mine["series"] == name], style, name)
+            interval(axis, [place], mine[mine["series"] == name], style, name)
         axis.set_xticks([])
         axis.set_yscale("log")
         axis.set(title=panel, ylabel="relative error of the rates, %")
-    _legend_below(figure, axes)
+    legend_below(figure, axes)
     return figure
 
 
@@ -174,7 +195,7 @@ def cells_drift(frame, style, facts):
     marks = frame[~frame["series"].str.startswith("tick: ")]
     style.need(marks["series"])
     panels = list(dict.fromkeys(frame["panel"]))
-    figure, axes = _figure(len(panels), width=max(4.0, 7.0 / len(panels)), height=3.0)
+    figure, axes = canvas(len(panels), width=max(4.0, 7.0 / len(panels)), height=3.0)
     for axis, panel in zip(axes[0], panels, strict=True):
         mine = frame[frame["panel"] == panel]
         ticks = mine[mine["series"].str.startswith("tick: ")]
@@ -182,7 +203,7 @@ def cells_drift(frame, style, facts):
         for place, name in enumerate(series):
             line = mine[mine["series"] == name]
             shift = (place - (len(series) - 1) / 2) * 0.085
-            _interval(axis, line["x"] + shift, line, style, name)
+            interval(axis, line["x"] + shift, line, style, name)
         axis.axvline(ticks["x"].max() - 0.75, color="0.8", linewidth=0.8)
         axis.set_xticks(ticks["x"], ticks["series"].str.removeprefix("tick: "))
         axis.set_ylim(bottom=0)
@@ -192,13 +213,13 @@ def cells_drift(frame, style, facts):
             xlabel="predicted snapshot (t)",
             ylabel="W1 to the held-out snapshot",
         )
-    _legend_below(figure, axes)
+    legend_below(figure, axes)
     return figure
 
 
 def page(frame, style, facts):
     """One analysis: data and predictions, scores beside their floors, parameters."""
-    figure, axes = _figure(3, width=3.9, height=3.4)
+    figure, axes = canvas(3, width=3.9, height=3.4)
     data, scores, numbers = axes[0]
     for series, line in frame[frame["panel"] == "cells"].groupby("series", sort=True):
         entry = style["predicted" if series.startswith("predicted") else "cloud"]
@@ -217,7 +238,7 @@ def page(frame, style, facts):
     data.legend(loc="best", markerscale=3)
     panel = frame[frame["panel"] == "scores"]
     for place, (name, line) in enumerate(panel.groupby("series", sort=False)):
-        _interval(scores, line["y"], line.assign(y=place, low=place, high=place), style, name)
+        interval(scores, line["y"], line.assign(y=place, low=place, high=place), style, name)
         entry = style[name]
         scores.plot(line[["low", "high"]].iloc[0], [place, place], color=entry["colour"], linewidth=1)
     labels = [style[name]["label"] for name in dict.fromkeys(panel["series"])]
