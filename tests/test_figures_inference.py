@@ -465,3 +465,16 @@ def test_gene_network_parameters_figure(genes):
     off = [line for line in axes[0].lines if line.get_marker() == "^"]
     assert len(off) == 1 and off[0].get_ydata().tolist() == [3.0, 3.0]  # kde-adam finds 5 in both seeds
     assert "19.5" in axes[0].get_title() and "N = 50,000" in axes[0].get_title()
+
+
+def test_cells_inference_shows_mean_intervals_and_the_verdict_of_j():
+    truth = {"x0: 1": 1.0, "x0: x0": -1.0, "diffusivity": 0.5}
+    tables = [parameters("cells", method, truth, [[0.1, 0, 0], [0.3, 0, 0]], 0.1) for method in ("moments", "kds")]
+    tests = [study_rows("cells", "moments", [90.0, 96.0], 100, "j_per_dof")]
+    tests.append(study_rows("cells", "moments", [0.0, 1e-9], 100, "j_p_value"))
+    _, frame, facts = drawn("cells_inference", scored(tables, {"cells": 100}, *tests))
+    first = frame.query("series == 'moments' and panel == 'coefficients' and x == 0").iloc[0]
+    assert first["y"] == pytest.approx(1.2) and first["high"] - first["y"] == pytest.approx(1.96 * 0.1, rel=1e-3)
+    assert facts["names"] == ["x0: 1", "x0: x0"] and facts["unknowns"] == 3 and facts["splits"] == 2
+    assert facts["j_per_dof"] == "93" and facts["j_p_value"] == "1e-09"
+    assert set(frame.query("panel == 'diffusivity'")["y"]) == {0.5}

@@ -184,6 +184,7 @@ FIGURES = {
     "lorenz_trajectories": (figures_recovery.lorenz_trajectories, plotting_recovery.lorenz_trajectories),
     "coverage": (figures_inference.coverage, plotting_inference.coverage),
     "misspecification": (figures_inference.misspecification, plotting_inference.misspecification),
+    "cells_inference": (figures_inference.cells_inference, plotting_inference.cells_inference),
     "gene_network": (figures_genes.gene_network, plotting_genes.gene_network),
     "gene_network_parameters": (figures_genes.gene_network_parameters, plotting_genes.gene_network_parameters),
 }

@@ -59,3 +59,27 @@ def misspecification(files):
     frame = pd.concat(parts, ignore_index=True).sort_values(["panel", "series", "x"], ignore_index=True)
     facts = _refusals(metrics) | {"seeds": tests["seed"].nunique()}
     return frame, facts | {"equations": equations, "ticks": sorted(frame["x"].unique().astype(int).tolist())}
+
+
+def cells_inference(files):
+    """Every coefficient of a linear drift of cells with its 95 % interval, by two methods, and what J says.
+
+    Equation: ``affine-propagation``, ``timed-weak-form``, ``j-test``
+    """
+    parameters, metrics = files["parameters"][0], files["metrics"][0]
+    names = frames.library_order([name for name in parameters["name"].unique() if ": " in name]) + ["diffusivity"]
+    parts = []
+    for (method, name), mine in parameters.groupby(["method", "name"], sort=True):
+        mean = mine[["estimate", "std_error"]].mean().to_frame().T  # over splits of the same cells
+        panel = "diffusivity" if name == "diffusivity" else "coefficients"
+        place = 0 if name == "diffusivity" else names.index(name)
+        parts.append(frames.intervals(panel, method, [place], mean))
+    tested = metrics[metrics["method"] == "moments"].set_index("metric")["value"]
+    facts = {
+        "names": names[:-1],
+        "splits": parameters["seed"].nunique(),
+        "unknowns": len(names),
+        "j_per_dof": f"{tested.loc[['j_per_dof']].median():.0f}",
+        "j_p_value": f"{tested.loc[['j_p_value']].max():.1g}",
+    }
+    return pd.concat(parts, ignore_index=True), facts

@@ -58,3 +58,27 @@ def misspecification(frame, style, facts):
         axis.set(title=f"terms of d{equation}/dt", xlabel="points N", ylabel="rejected by J at 5 %")
     legend_below(figure, axes)
     return figure
+
+
+def cells_inference(frame, style, facts):
+    """Intervals of all coefficients side by side, the diffusivity apart."""
+    import matplotlib.pyplot as plt
+
+    style.need(frame["series"])
+    plt.close("all")
+    figure, axes = plt.subplots(1, 2, figsize=(9.0, 3.2), width_ratios=[8, 1])
+    for axis, panel in zip(axes, ("coefficients", "diffusivity"), strict=True):
+        mine = frame[frame["panel"] == panel]
+        series = style.order(mine["series"])
+        for place, name in enumerate(series):
+            line = mine[mine["series"] == name]
+            interval(axis, line["x"] + 0.3 * (place - (len(series) - 1) / 2), line, style, name)
+    axes[0].axhline(0, color="black", linewidth=0.6)
+    axes[0].set_xticks(range(len(facts["names"])), facts["names"], rotation=90, fontsize=6)
+    axes[0].set(title=f"linear drift; J / degrees of freedom = {facts['j_per_dof']}", ylabel="coefficient")
+    axes[1].set_xticks([])
+    axes[1].set_xlim(-0.6, 0.6)
+    axes[1].set_ylim(bottom=0)
+    axes[1].set(title="D")
+    legend_below(figure, axes)
+    return figure
