@@ -223,6 +223,14 @@ def _joined(*notes):
     return "; ".join(note.split("\n")[0] for note in notes if note)
 
 
+def exponent(sizes, seconds):
+    """b of the power law seconds = a sizes^b that fits best; NaN where fewer than two sizes were measured."""
+    measured = np.isfinite(seconds)
+    if measured.sum() < 2:
+        return math.nan
+    return float(np.polyfit(np.log(sizes)[measured], np.log(seconds)[measured], 1)[0])
+
+
 def frame(rows):
     """Rows as a ``benchmark/1`` frame."""
     table = pd.DataFrame(rows, columns=list(COLUMNS))

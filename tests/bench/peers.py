@@ -127,7 +127,7 @@ def numpy_moments(x, diffusivity, degree=4, iterations=3):
     norm = np.linalg.norm(matrix, axis=1)
     theta = np.linalg.lstsq(matrix / norm[:, None], target / norm, rcond=None)[0]
     for _ in range(iterations):
-        covariance = np.cov((regressors @ theta + rest).T, bias=True)
+        covariance = np.cov((regressors @ theta + rest).T)
         size = np.sqrt(np.diag(covariance))
         values, vectors = np.linalg.eigh(covariance / np.outer(size, size))
         keep = values > 1e-10 * values[-1]

@@ -2,6 +2,8 @@
 
     python tests/bench/run.py --out results/bench/benchmark.parquet
 
+Beside the parquet, growth.png shows cost against the number of states (see plot.py).
+
 Peers that are not part of the environment (torchsde, JAX, diffrax, PyKeOps, jkonet-star) get a row "not
 installed". To measure them, install them into a folder of their own and put it on PYTHONPATH.
 """
@@ -22,6 +24,7 @@ from pathlib import Path  # noqa: E402
 sys.path.insert(0, str(Path(__file__).parent))
 
 import harness  # noqa: E402
+import plot  # noqa: E402
 
 
 def main(arguments=None):
@@ -51,7 +54,11 @@ def main(arguments=None):
                 case.best_of = {name: (members, math.nan) for name, (members, _) in case.best_of.items()}
             rows += harness.measure(case, options.rounds, log=lambda line: print(line, flush=True))
     meta = {"conditions": told, "rounds": options.rounds, "small": options.small}
-    artifacts.write(harness.frame(rows), options.out, "benchmark/1", meta)
+    frame = harness.frame(rows)
+    artifacts.write(frame, options.out, "benchmark/1", meta)
+    picture = options.out.with_name("growth.png")
+    if plot.draw(frame, picture):
+        print(picture)
     judged = [row for row in rows if row["pass_ratio"] == row["pass_ratio"] and row["ratio"] == row["ratio"]]
     short = [row for row in judged if row["ratio"] < row["pass_ratio"]]
     print(f"{options.out}: {len(rows)} rows, {len(judged) - len(short)} of {len(judged)} pass marks reached")

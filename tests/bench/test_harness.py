@@ -10,6 +10,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 import harness
+import plot
 from harness import Case, Variant
 
 from snapdyn import artifacts
@@ -142,3 +143,32 @@ def test_rows_keep_the_contract(tmp_path):
     artifacts.write(frame, tmp_path / "benchmark.parquet", "benchmark/1", {"conditions": harness.conditions()})
     back, meta = artifacts.read(tmp_path / "benchmark.parquet", "benchmark/1")
     assert list(back["variant"]) == ["mine", "theirs"] and meta["conditions"]["versions"]["numpy"] == np.__version__
+
+
+def test_exponent_of_a_power_law():
+    sizes = np.array([1e4, 3e4, 1e5])
+    assert harness.exponent(sizes, 2e-6 * sizes**1.5) == pytest.approx(1.5)
+    assert harness.exponent(sizes, [0.1, math.nan, 1.0]) == pytest.approx(1.0)
+    assert math.isnan(harness.exponent(sizes, [0.1, math.nan, math.nan]))
+
+
+def grown(path, setting, sizes):
+    clock = FakeClock()
+    return harness.measure(
+        Case(path, setting, [variant(clock, f"N = {n}", "ours", n * 1e-6) for n in sizes]), log=lambda line: None
+    )
+
+
+def test_growth_is_drawn_from_the_rows(tmp_path):
+    rows = grown("moments-growth", "3 unknowns", [10_000, 100_000]) + grown("transport", "n", [1000])
+    rows[0]["status"] = "failed"
+    frame = harness.frame(rows)
+    assert list(plot.growth_rows(frame)["size"]) == [100_000]
+    artifacts.write(frame, tmp_path / "benchmark.parquet", "benchmark/1", {})
+    plot.main([str(tmp_path / "benchmark.parquet")])
+    assert (tmp_path / "growth.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_nothing_is_drawn_without_growth_cases(tmp_path):
+    assert not plot.draw(harness.frame(grown("transport", "n", [1000])), tmp_path / "growth.png")
+    assert not (tmp_path / "growth.png").exists()
