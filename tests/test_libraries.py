@@ -46,10 +46,10 @@ def test_elimination_leaves_the_law(cloud):
     assert model.diagnostics["j_rise_p_value"] > 0.001
 
 
-def test_a_quadratic_library_is_rejected(cloud):
+def test_a_library_without_the_cubic_term_is_rejected(cloud):
     """Power: the law is not in this library."""
-    few = cloud.where(np.arange(5000))
-    model = found("moments", few, drift={"library": "polynomial", "degree": 2}, options={"degree": 4})
+    linear = {"library": "custom", "known": ["y", "0"], "terms": {"a": ["0", "x"], "b": ["0", "y"]}}
+    model = found("moments", cloud, drift=linear, options={"degree": 3})
     assert model.diagnostics["j_p_value"] < 1e-6
 
 
@@ -59,8 +59,7 @@ def test_a_known_part_gives_the_diffusivity_too(cloud):
         "known": ["y", "0"],
         "terms": {"a": ["0", "x"], "b": ["0", "y"], "c": ["0", "x^2*y"]},
     }
-    model = found("moments", cloud, drift=drift, diffusivity="unknown")
+    # the law has tails like |x|^(-1/D): bounded test functions, since high powers have no moments
+    model = found("moments", cloud, drift=drift, diffusivity="unknown", options={"tests": "gaussians"})
     assert abs(model.diffusivity - DIFFUSIVITY) < 3.5 * model.diffusivity_error < 0.05
-    # Excursions carry the noise of high powers; a degree that is asked for is obeyed, but what it rests on is said.
-    heavy = found("moments", cloud, drift=drift, diffusivity="unknown", options={"degree": 4})
-    assert heavy.diagnostics["carrying_rows"] < 50 < model.diagnostics["carrying_rows"]
+    assert (np.abs(model.coefficients - [-1, 1, -1]) < 3.5 * model.std_error).all()

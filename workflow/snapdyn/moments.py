@@ -567,7 +567,8 @@ class Moments:
             fault = self._undetermined(known)
             if fault is None:
                 rows = equations.carrying_rows(theta)
-                chosen = equations, solution, known, rows
+                if chosen is None or rows > chosen[-1]:
+                    chosen = equations, solution, known, rows
                 if rows >= min(ENOUGH_ROWS, ENOUGH_SHARE * len(data)):  # else the next kind may have lighter tails
                     break
         if chosen is None:
