@@ -190,3 +190,17 @@ def test_a_constant_rate_of_growth_changes_nothing():
     )
     torch.testing.assert_close(one.mean(one.every), two.mean(two.every), rtol=1e-11, atol=1e-11)
     assert one.mean(one.every)[5].abs().max() < 1e-14  # the coefficient of a constant has no block
+
+
+def test_rows_that_carry_the_noise_are_counted():
+    """All of them where every row says the same amount, one where a single row far out says it all."""
+    terms = drifts.from_expressions({"a": ["1"]}, None, axes=("x",))
+    even = torch.tensor([-1.0, 1.0]).double().repeat(50)[:, None]
+
+    def rows(x):
+        found = weakform.Cloud(terms, testfunctions.Monomials(x, 1), x, folds=2)
+        return float(found.carrying_rows(torch.tensor([1.0, 0, 0, 0]).double()))  # of the values themselves
+
+    assert rows(even) == pytest.approx(100)
+    lonely = torch.cat([1e-3 * even, torch.full((1, 1), 10.0).double()])
+    assert rows(lonely) == pytest.approx(1, abs=0.05)

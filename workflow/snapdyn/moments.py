@@ -150,7 +150,7 @@ class MomentEquations:
     def carrying_rows(self, theta):
         """The smallest number of rows that carry the noise of one test function at ``theta``."""
         generator = self._combination(theta, 1.0, 1.0)[1]
-        return min(float(weakform.carrying_rows(cloud, generator).min()) for cloud in self.clouds)
+        return min(float(cloud.carrying_rows(generator).min()) for cloud in self.clouds)
 
     def noise_along(self, direction, folds=None):
         """Covariance ``(equations, equations)`` of M w, for one direction w of the unknowns."""

@@ -100,6 +100,18 @@ def legend_below(figure, axes):
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=-(-len(handles) // lines))
 
 
+def start_paths(axis, frame, name):
+    """The loss or one parameter against the updates of the plain recipe, a line a start, the truth dashed."""
+    panel = frame[frame["panel"] == f"path: {name}"]
+    for series, line in panel.groupby("series", sort=True):
+        if series == "truth":
+            axis.axhline(line["y"].iloc[0], color="black", linestyle="--", linewidth=1, label="true")
+        else:
+            axis.plot(line["x"], line["y"], linewidth=0.8, alpha=0.8)
+    label = "mean |residual|, 1/time" if name == "loss" else name
+    axis.set(title=f"plain recipe: {name}", xlabel="update", ylabel=label)
+
+
 def lorenz(frame, style, facts):
     """Cloud, loss and parameter curves, attractors, and the error of every method at every size."""
     errors = [panel for panel in frame["panel"].unique() if panel.startswith("error")]
@@ -110,14 +122,7 @@ def lorenz(frame, style, facts):
     top[0].plot(cloud["x"], cloud["y"], ".", markersize=1, color=style["cloud"]["colour"], rasterized=True)
     top[0].set(title="unordered points", xlabel="x", ylabel="z")
     for axis, name in zip([top[1], top[2], top[3], bottom[0]], ["loss", *facts["names"]], strict=True):
-        panel = frame[frame["panel"] == f"path: {name}"]
-        for series, line in panel.groupby("series", sort=True):
-            if series == "truth":
-                axis.axhline(line["y"].iloc[0], color="black", linestyle="--", linewidth=1, label="true")
-            else:
-                axis.plot(line["x"], line["y"], linewidth=0.8, alpha=0.8)
-        label = "mean |residual|, 1/time" if name == "loss" else name
-        axis.set(title=f"plain recipe: {name}", xlabel="update", ylabel=label)
+        start_paths(axis, frame, name)
     for axis, name in zip(bottom[1:2], ["attractor"], strict=True):
         panel = frame[frame["panel"] == name]
         for series, line in panel.groupby("series", sort=False):

@@ -1,6 +1,6 @@
 """Ink of :mod:`snapdyn.figures_genes`: frames in, figures out. Nothing is computed, shown or saved here."""
 
-from snapdyn.plotting import canvas, interval, interval_inside, legend_below
+from snapdyn.plotting import canvas, interval, interval_inside, legend_below, start_paths
 
 ENTRIES = (-2.0, 3.0)  # of the axis of entries; the true ones are 0 and 1
 WITHIN = 0.1  # of the truth: what the paper calls found
@@ -35,14 +35,7 @@ def gene_network(frame, style, facts):
     distance.set(title="noise-free clouds", ylabel="W1 to the true one")
     paths = ["loss", *facts["entries"]]
     for axis, name in zip([loss, *axes[2:].ravel()], paths, strict=False):
-        panel = frame[frame["panel"] == f"path: {name}"]
-        for series, line in panel.groupby("series", sort=True):
-            if series == "truth":
-                axis.axhline(line["y"].iloc[0], color="black", linestyle="--", linewidth=1, label="true")
-            else:
-                axis.plot(line["x"], line["y"], linewidth=0.8, alpha=0.8)
-        label = "mean |residual|, 1/time" if name == "loss" else name
-        axis.set(title=f"plain recipe: {name}", xlabel="update", ylabel=label)
+        start_paths(axis, frame, name)
     for axis in axes[2:].ravel()[len(facts["entries"]) :]:
         axis.axis("off")
     legend_below(figure, axes)

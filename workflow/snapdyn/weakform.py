@@ -206,25 +206,24 @@ class Cloud:
             self._last = combine, sums
         return sums.noise(folds).view(*shape, *shape)
 
+    def carrying_rows(self, combine):
+        """How many rows carry the noise of each combined block: (sum h^2)^2 / sum h^4 of its deviations ``(tests,)``.
 
-def carrying_rows(cloud, combine):
-    """How many rows carry the noise of each combined block: (sum h^2)^2 / sum h^4 of its deviations ``(tests,)``.
+        As many as there are rows for values of one size; few where rare rows far out hold most of the variance, so that
+        neither the mean nor its error can be trusted.
 
-    As many as there are rows for values of one size; few where rare rows far out hold most of the variance, so that
-    neither the mean nor its error can be trusted.
+        Args:
+            combine: block coefficients ``(blocks,)``.
+        """
+        combine = combine[None]
+        mean = torch.einsum("rb,bk->rk", combine, self.mean(self.every))
 
-    Args:
-        combine: block coefficients ``(blocks,)``.
-    """
-    combine = combine[None]
-    mean = torch.einsum("rb,bk->rk", combine, cloud.mean(cloud.every))
+        def powers(rows):
+            square = (self._combined(rows, combine) - mean).square()
+            return torch.cat([square, square.square()], 1).flatten(1)
 
-    def powers(rows):
-        square = (cloud._combined(rows, combine) - mean).square()
-        return torch.cat([square, square.square()], 1).flatten(1)
-
-    second, fourth = cloud._pass(powers, second=False).mean(cloud.every).view(2, -1)
-    return cloud.n * second.square() / fourth.clamp_min(torch.finfo(fourth.dtype).tiny)
+        second, fourth = self._pass(powers, second=False).mean(self.every).view(2, -1)
+        return self.n * second.square() / fourth.clamp_min(torch.finfo(fourth.dtype).tiny)
 
 
 def polynomial_blocks(drift, tests, x, noise=None):
