@@ -321,3 +321,15 @@ def test_the_readmes_table_of_methods_is_the_registrys():
     }
     assert set(said) == set(methods.METHODS)
     assert "several times" in said["affine-propagation"] and "at rest" in said["convolved-l1"]
+
+
+@pytest.mark.parametrize(
+    ("matrix", "message"),
+    [([[1, 0.5], [0.2, 1]], "must be symmetric"), ([[1, 0], [0, 1, 0]], "needs 2 rows of 2 numbers"),
+     ([[1, 0.5], [0.5, 1]], None)],
+)  # fmt: skip
+def test_a_diffusivity_matrix_is_square_and_symmetric(published, table, matrix, message):
+    analysis = {"dataset": "mine", "method": "moments", "drift": {"library": "affine"}, "diffusivity": matrix}
+    own = {"run": "mine", "datasets": {"mine": {"kind": "table", "path": table}}, "analyses": {"a": analysis}}
+    found = [fault for fault in checks.check(merged(published, own), overlay=own) if "diffusivity" in fault]
+    assert (message is None and not found) or message in found[0]

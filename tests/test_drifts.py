@@ -403,3 +403,15 @@ def test_axes_that_are_no_words_go_by_their_number():
     assert swapped.fields(x)[0, 0, 0] == 3.0
     with pytest.raises(ValueError, match=r"x0 \.\. x1"):
         drifts.expression("pc1", ["PC 1", "PC 2"])
+
+
+def test_a_library_may_be_narrowed_to_some_of_its_terms(rng):
+    whole = drifts.build({"library": "polynomial", "degree": 2}, axes=("u", "w"))
+    some = drifts.build({"library": "polynomial", "degree": 2, "only": ["w: u", "u: w^2"]}, axes=("u", "w"))
+    x = torch.from_numpy(rng.normal(size=(7, 2)))
+    kept = [whole.names.index(name) for name in ("u: w^2", "w: u")]  # in the library's order
+    assert some.names == ("u: w^2", "w: u") and some.count == 2
+    torch.testing.assert_close(some.fields(x), whole.fields(x)[:, kept])
+    torch.testing.assert_close(some.divergences(x), whole.divergences(x)[:, kept])
+    with pytest.raises(ValueError, match=r"has no terms 'u: v' \(did you mean 'u: .*'\?\), 'nothing like it'; it has"):
+        drifts.build({"library": "polynomial", "degree": 2, "only": ["u: v", "nothing like it"]}, axes=("u", "w"))

@@ -237,6 +237,8 @@ def _analysis_faults(name, spec, dataset):
     if dataset is None:
         return
     facts = facts_of(dataset)
+    if isinstance(diffusivity, list):
+        yield from _matrix_faults(f"{where}.diffusivity", diffusivity, dataset.get("columns"))
     if isinstance(drift, dict):
         yield from _drift_faults(f"{where}.drift", drift, dataset.get("columns"))
     names = list(methods.METHODS) if chosen[1] == "all" else chosen[1] or [chosen[0]]
@@ -258,6 +260,15 @@ def _analysis_faults(name, spec, dataset):
         if fault:
             instead = [other for other in fits if other != name]
             yield f"{where}: {fault}" + (f"; these would fit: {instead}" if instead else "")
+
+
+def _matrix_faults(where, matrix, columns):
+    """A diffusivity matrix that is none; whether it is positive definite shows in the fit."""
+    dim = len(columns or matrix)
+    if len(matrix) != dim or any(len(row) != dim for row in matrix):
+        yield f"{where}: a matrix needs {dim} rows of {dim} numbers each, got {matrix}"
+    elif any(matrix[i][j] != matrix[j][i] for i in range(dim) for j in range(i)):
+        yield f"{where}: a matrix of diffusivities must be symmetric, got {matrix}"
 
 
 def _drift_faults(where, drift, columns):

@@ -280,11 +280,11 @@ def subset(drift, names):
     Raises:
         ValueError: names that the library does not have, with the nearest ones.
     """
-    if unknown := [name for name in names if name not in drift.names]:
-        near = {name: difflib.get_close_matches(name, drift.names, 1) for name in unknown}
-        hints = "; ".join(
-            f"{name!r} (did you mean {found[0]!r}?)" if found else repr(name) for name, found in near.items()
-        )
+    hints = []
+    for name in (name for name in names if name not in drift.names):
+        near = difflib.get_close_matches(name, drift.names, 1)
+        hints.append(repr(name) + (f" (did you mean {near[0]!r}?)" if near else ""))
+    if hints:
         raise ValueError(f"drift.only: the library has no terms {', '.join(hints)}; it has {list(drift.names)}")
     places = torch.tensor([k for k, name in enumerate(drift.names) if name in names], dtype=torch.long)
     return replace(
