@@ -1,10 +1,12 @@
 """What the tests of the moments share: clouds to fit, and the blocks and equations in plain numpy, row by row."""
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from scipy.integrate import solve_ivp
 
-from snapdyn import moments, systems
+from snapdyn import moment_equations, moments, systems, testfunctions, weakform
 from snapdyn.snapshots import Snapshots
 
 
@@ -105,7 +107,7 @@ class ByHand:
         if self.times is None:
             return [[(0.0, 1.0)]]
         change = np.eye(len(self.times))[:-1] - np.eye(len(self.times))[1:]
-        integral = moments.quadrature(self.times)  # has a test of its own
+        integral = moment_equations.quadrature(self.times)  # has a test of its own
         return [list(zip(*row, strict=True)) for row in zip(change, integral, strict=True)]
 
     def system(self, folds=None, part=False):
@@ -154,3 +156,55 @@ class ByHand:
             scatter = scatter + weight.T @ self.noise(theta, [fold], part=True) @ weight
         inverse = np.linalg.inv(bread)
         return inverse @ target, inverse @ scatter @ inverse.T
+
+
+def equations(terms, x, degree, *, diffusivity, folds=weakform.FOLDS):
+    """The equations of one stationary cloud."""
+    points = torch.from_numpy(x)
+    tests = testfunctions.Monomials(points, degree)
+    return moment_equations.MomentEquations(
+        [weakform.Cloud(terms, tests, points, folds=folds)], diffusivity=diffusivity
+    )
+
+
+def wilson(hits, trials, z=3.0):
+    """Interval of a rate after ``hits`` in ``trials`` (Wilson), at ``z`` standard errors."""
+    rate, spread = hits / trials, z**2 / trials
+    centre, half = rate + spread / 2, z * np.sqrt(rate * (1 - rate) / trials + spread / (4 * trials))
+    return (centre - half) / (1 + spread), (centre + half) / (1 + spread)
+
+
+WELL = {
+    "x: x": ["x", "0"],
+    "x: x^3": ["x^3", "0"],
+    "y: y": ["0", "y"],
+    "x: 1": ["1", "0"],
+    "x: x^2": ["x^2", "0"],
+    "x: y^2": ["y^2", "0"],
+    "y: 1": ["0", "1"],
+    "y: x": ["0", "x"],
+    "y: y^2": ["0", "y^2"],
+    "y: y^3": ["0", "y^3"],
+}
+
+
+def wells(n, seed):
+    return cloud_of(systems.build("double-well", diffusivity=0.3), n, seed)
+
+
+# Timed snapshots of dX = (A X + b) dt + sqrt(2 D) dW, drawn exactly.
+MATRIX, OFFSET, NOISE = np.array([[-1.0, 0.6], [-0.4, -0.7]]), np.array([0.5, -0.2]), 0.3
+
+
+def linear_snapshots(n, times, seed, noise=NOISE):
+    def rates(mean, covariance):
+        flow = MATRIX @ covariance
+        return MATRIX @ mean + OFFSET, flow + flow.T + 2 * noise * np.eye(2)
+
+    laws = gaussian_laws(times, rates, [2.0, 1.0], np.diag([0.25, 0.09]))
+    data = drawn(laws, times, n, seed)
+    return replace(data, meta=data.meta | {"axes": ["x", "y"], "time_unit": "day"})
+
+
+def truth_of_linear():
+    return np.concatenate([np.r_[OFFSET[i], MATRIX[i]] for i in range(2)])

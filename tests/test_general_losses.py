@@ -9,7 +9,7 @@ import torch
 from moments_helpers import drawn, fit, gaussian_laws
 from scipy.linalg import solve_continuous_lyapunov
 
-from snapdyn import drifts, moments
+from snapdyn import drifts, moment_equations
 from snapdyn.snapshots import Snapshots
 
 NOISE = np.array([[0.5, 0.2], [0.2, 0.3]])
@@ -87,7 +87,7 @@ def test_turned_axes_turn_the_noise_matrix():
     )
     one = fit(TURNING, data, diffusivity=NOISE, degree=3)
     two = fit(terms, turned, diffusivity=(turn @ NOISE @ turn.T + (turn @ NOISE @ turn.T).T) / 2, degree=3)
-    np.testing.assert_allclose(two.coefficients, one.coefficients, atol=moments.SETTLED * one.std_error.max())
+    np.testing.assert_allclose(two.coefficients, one.coefficients, atol=moment_equations.SETTLED * one.std_error.max())
     unturned = fit(terms, turned, diffusivity=NOISE, degree=3)
     assert unturned.diagnostics["j_p_value"] < 1e-6 < two.diagnostics["j_p_value"]
 

@@ -12,7 +12,7 @@ QUANTILES = 200  # of the p-values at most
 def coverage(files):
     """Coverage of 95 % intervals, size of the J test, and its p-values against the uniform law.
 
-    Equation: ``cross-fitted-moments``, ``j-test``
+    Equation: ``cross-fitted-moments``, ``crossed-j-test``
     """
     metrics = files["metrics"][0]
     order = metrics.groupby("dataset")["n"].max().sort_values(kind="stable")
@@ -44,7 +44,7 @@ def _levels(count):
 def misspecification(files):
     """How often J rejects the complete model, and each model with one true term left out, against the size.
 
-    Equation: ``j-test``
+    Equation: ``crossed-j-test``
     """
     metrics = files["metrics"][0]
     tests = metrics[metrics["metric"] == "j_rejects"]
@@ -64,7 +64,7 @@ def misspecification(files):
 def cells_inference(files):
     """Every coefficient of a linear drift of cells with its 95 % interval, by two methods, and what J says.
 
-    Equation: ``affine-propagation``, ``timed-weak-form``, ``j-test``
+    Equation: ``affine-propagation``, ``timed-weak-form``, ``crossed-j-test``
     """
     parameters, metrics = files["parameters"][0], files["metrics"][0]
     names = frames.library_order([name for name in parameters["name"].unique() if ": " in name]) + ["diffusivity"]

@@ -101,7 +101,10 @@ def specification(metrics):
     if p.empty:
         return []
     ratio = metrics.loc[metrics["metric"] == "j_per_dof", "value"].median()
-    said = f"Specification test: J / degrees of freedom {ratio:.3g}, p = {p.median():.2g} (median over seeds)."
+    said = (
+        f"Specification test: J / degrees of freedom {ratio:.3g}; p = {p.median():.2g} from products of different "
+        "folds (medians over seeds)."
+    )
     if p.median() < 0.01:
         said += (
             " **No coefficients satisfy all moment equations**: look for a missing term, a wrong diffusivity, rows "
