@@ -51,7 +51,8 @@ class Variant:
         pass_ratio: CPU seconds of this peer over ours that our side has to reach; NaN for none.
         work: share of the case's work that one call does; times are divided by it.
         compare: whether the output is checked against the reference.
-        clock: CPU seconds so far.
+        clock: CPU seconds so far; of a GPU wall seconds, since its work is not the CPU's.
+        memory: context that measures the ``megabytes`` that a call needs.
         note: what a reader of the row must know.
     """
 
@@ -62,7 +63,12 @@ class Variant:
     work: float = 1.0
     compare: bool = True
     clock: Callable[[], float] = time.process_time
+    memory: Callable[[], object] = lambda: peak_memory()
     note: str = ""
+
+
+class Unavailable(Exception):
+    """This machine lacks the hardware that a variant needs."""
 
 
 @dataclass
@@ -160,12 +166,15 @@ def _warm_up(case, timing):
     try:
         function = variant.prepare()
         output = function()
-        with peak_memory() as peak:  # the second call: the first one also loads libraries
+        with variant.memory() as peak:  # the second call: the first one also loads libraries
             start = variant.clock()
             function()
             spent = variant.clock() - start
     except ImportError as error:
         timing.status, timing.note = "not installed", _joined(timing.note, str(error))
+        return None
+    except Unavailable as error:
+        timing.status, timing.note = "not available", _joined(timing.note, str(error))
         return None
     except Exception as error:  # a peer that breaks is a row, not the end of the benchmark
         timing.status, timing.note = "failed", _joined(timing.note, f"{type(error).__name__}: {error}")
@@ -236,6 +245,25 @@ def frame(rows):
     table = pd.DataFrame(rows, columns=list(COLUMNS))
     numbers = ["cpu_s", "cpu_s_best", "peak_mb", "ratio", "pass_ratio", "accuracy"]
     return table.astype(dict.fromkeys(numbers, "float64"))
+
+
+class gpu_memory:
+    """Memory of the GPU that a block needed at most, in ``megabytes``."""
+
+    def __enter__(self):
+        import torch
+
+        self.megabytes = math.nan
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        self._before = torch.cuda.memory_allocated()
+        return self
+
+    def __exit__(self, *_):
+        import torch
+
+        torch.cuda.synchronize()
+        self.megabytes = (torch.cuda.max_memory_allocated() - self._before) / 2**20
 
 
 class peak_memory:

@@ -1,6 +1,7 @@
 """The hot paths: our side, the peers, and how to tell that both computed the same thing."""
 
 import math
+import time
 from functools import cache, partial
 
 import harness
@@ -152,7 +153,7 @@ def moments(small=False):
     """Optimally weighted moments, monomials to degree 4, three unknowns, three reweightings."""
     from unittest.mock import patch
 
-    from snapdyn import moments as ours
+    from snapdyn import moment_equations as ours
     from snapdyn import systems, testfunctions, weakform
 
     x = lorenz_cloud(10_000 if small else 100_000)
@@ -306,6 +307,53 @@ def transport(small=False):
         )  # fmt: skip
 
 
+def gpu(small=False):
+    """Whole fits of methods that can use a GPU, there and on one core: the same numbers, seconds, memory."""
+    from snapdyn import methods, systems
+    from snapdyn.snapshots import Snapshots
+
+    x = lorenz_cloud(10_000 if small else 100_000)
+    data = Snapshots.build(x, meta={"axes": ["x", "y", "z"]})
+    spec = {"library": "lorenz", "parameters": systems.build("lorenz", diffusivity=DIFFUSIVITY).parameters}
+    asked = {
+        "moments": {"degree": 4},
+        "moments, Gaussian tests": {"tests": "gaussians"},
+        "convolved-l1": {"bandwidth": 3.0, "probes": 1000},
+        "kde-lstsq": {"bandwidth": 0.75, "probes": 1000},
+        "kds": {"bandwidth": 3.0, "points": 5000},
+    }
+
+    def fit(method, options, device):
+        known = {"drift": spec, "diffusivity": DIFFUSIVITY, "options": options}
+        model = methods.fit(method, data, rng=np.random.default_rng(0), device=device, **known)
+        if device == "cuda":
+            torch.cuda.synchronize()
+        return model.coefficients
+
+    def on_gpu(*arguments):
+        def prepare():
+            if not torch.cuda.is_available():
+                raise harness.Unavailable("torch sees no GPU on this machine")
+            return partial(fit, *arguments, "cuda")
+
+        return prepare
+
+    for name, options in asked.items():
+        arguments = name.split(",")[0], options
+        reference = cache(partial(fit, *arguments, "cpu"))
+        yield Case(
+            "gpu",
+            f"{name}, Lorenz, N = {len(x)}",
+            [
+                Variant("one CPU core", "ours", given(fit, *arguments, "cpu")),
+                Variant("GPU", "peer", on_gpu(*arguments), clock=time.perf_counter, memory=harness.gpu_memory,
+                        note="wall seconds and memory of the GPU"),
+            ],
+            error=lambda found, reference=reference: float(np.max(np.abs(found / reference() - 1))),
+            tolerance=1e-3,
+        )  # fmt: skip
+
+
 def start_up(small=False):
     """A job that only moves tables, against one that imports torch: processes, CPU seconds of the child."""
     light = "from snapdyn import run, artifacts, snapshots, metrics"
@@ -338,6 +386,7 @@ PATHS = {
     "moments-growth": moments_growth,
     "simulation": simulation,
     "transport": transport,
+    "gpu": gpu,
     "start-up": start_up,
     "potential-step": potential_step,
 }

@@ -81,19 +81,24 @@ def test_missing_broken_and_wrong_peers_are_rows():
     def broken():
         raise RuntimeError("out of paper")
 
+    def elsewhere():
+        raise harness.Unavailable("needs a quantum computer")
+
     clock = FakeClock()
     rows = rows_of(
         [
             variant(clock, "mine", "ours", 1.0),
             Variant("missing", "peer", missing, clock=clock),
             Variant("broken", "peer", broken, clock=clock),
+            Variant("elsewhere", "peer", elsewhere, clock=clock),
             variant(clock, "wrong", "peer", 0.25),
             variant(clock, "unchecked", "peer", 0.25, compare=False),
         ],
         error=lambda output: abs(output - 1.0),
         tolerance=0.1,
     )
-    assert [rows[name]["status"] for name in rows] == ["measured", "not installed", "failed", "wrong", "measured"]
+    states = ["measured", "not installed", "failed", "not available", "wrong", "measured"]
+    assert [row["status"] for row in rows.values()] == states and "quantum" in rows["elsewhere"]["note"]
     assert "out of paper" in rows["broken"]["note"] and "a_library_that_nobody_has" in rows["missing"]["note"]
     assert rows["wrong"]["accuracy"] == 0.75 and math.isnan(rows["wrong"]["cpu_s"])
     assert rows["unchecked"]["ratio"] == pytest.approx(0.25)
