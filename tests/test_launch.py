@@ -1,11 +1,17 @@
 """One run at a time, and a killed run leaves nothing that stops the next or changes its bytes."""
 
+import errno
 import fcntl
+import os
+import platform
+import signal
 import subprocess
 import sys
 import time
 
 import pytest
+
+from snapdyn import launch as launcher
 
 SNAKEFILE = """
 import os
@@ -52,7 +58,13 @@ def workflow(folder):
 
 def launch(folder, *arguments):
     command = [sys.executable, "-m", "snapdyn.launch", *arguments]
-    return subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, cwd=folder, start_new_session=True, preexec_fn=heard, **pipes)
+
+
+def heard():
+    """Whoever runs the tests in the background may have SIGINT ignored, which children inherit."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def wait_for(condition, seconds=30):
@@ -96,10 +108,61 @@ def test_a_second_run_is_refused_while_the_first_lives(folder):
     second = launch(folder, "--cores", "1")
     _, told = second.communicate(timeout=30)
     assert second.returncode == 2
-    assert f"another run (process {first.pid}) is at work" in told
+    assert f"another run (process {first.pid} on {platform.node()}) is at work" in told
     dry = launch(folder, "-n")
     assert "total" in "".join(dry.communicate(timeout=30)) and dry.returncode == 0  # looking is allowed
     end(first)
+
+
+def test_of_two_that_start_at_once_one_runs(folder):
+    running = [launch(folder, "--cores", "1") for _ in range(2)]
+    told = [one.communicate(timeout=60)[1] for one in running]
+    assert sorted(one.returncode for one in running) == [0, 2]
+    winner, loser = sorted((0, 1), key=lambda i: running[i].returncode)
+    assert told[loser].splitlines()[-1].startswith(f"another run (process {running[winner].pid} on ")
+    assert (folder / "total.txt").exists()
+
+
+@pytest.mark.parametrize("everyone", [True, False], ids=["group", "alone"])
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_an_interrupted_run_ends_soon_with_one_clear_line(folder, name, everyone):
+    """As Ctrl-C or the end of a terminal, which reach the jobs as well, or ``kill``, which does not."""
+    (folder / "part.py").write_text(PART.replace("0.05", "2"))  # jobs that would take long
+    running = launch(folder, "--cores", "2")
+    wait_for(lambda: len(list(folder.glob("part-*.txt"))) == 2)
+    (os.killpg if everyone else os.kill)(running.pid, getattr(signal, name))
+    began = time.monotonic()
+    _, told = running.communicate(timeout=30)
+    assert time.monotonic() - began < 10 and running.returncode == 128 + getattr(signal, name)
+    assert told.splitlines()[-1].startswith(f"interrupted by {name}: finished results and the progress of long fits")
+    assert "Traceback" not in told and not (folder / ".snakemake/locks").exists()
+    logs = [path.read_text() for path in folder.glob("logs/*.log")]
+    assert len(logs) == 2 and all("interrupted by SIG" in log for log in logs)
+
+
+def test_a_launch_sweeps_what_killed_jobs_left(folder):
+    (folder / "results/deep").mkdir(parents=True)
+    left = folder / "results/deep/.metrics.parquet.unfinished-x1.parquet"
+    left.touch()
+    assert launch(folder, "-n").wait(timeout=60) == 0 and left.exists()  # looking changes nothing
+    assert launch(folder).wait(timeout=60) == 0 and not left.exists()
+
+
+@pytest.mark.parametrize("where", [".snakemake", "results"])
+def test_a_folder_that_takes_nothing_is_told_before_anything_runs(folder, capsys, monkeypatch, where):
+    (folder / "results").mkdir()
+    monkeypatch.chdir(folder)
+
+    def temporary_file(dir, really=launcher.writing.tempfile.TemporaryFile):
+        if dir == folder / where:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+        return really(dir=dir)
+
+    monkeypatch.setattr(launcher.writing.tempfile, "TemporaryFile", temporary_file)
+    assert launcher.main(["--cores", "1"]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith(f"cannot write to {folder / where}: Read-only file system. Make it writable, or move")
+    assert told.count("\n") == 1 and not list(folder.glob("part-*.txt"))
 
 
 def test_a_plain_snakemake_at_work_keeps_its_lock(folder):

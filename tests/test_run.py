@@ -11,12 +11,12 @@ import types
 import numpy as np
 import pytest
 
-from snapdyn import run
+from snapdyn import interruption, run
 
 SNAKEMAKE = """
 import types
 snakemake = types.SimpleNamespace(
-    rule="toy", log=["logs/toy.log"], wildcards={"seed": "3"}, threads=2,
+    rule="toy", log=["logs/toy.log"], wildcards={"seed": "3"}, threads=2, input=["toy.csv"],
     params={"seed": 3}, config={"device": "%(device)s"},
 )
 from snapdyn import run
@@ -77,13 +77,75 @@ def test_a_rule_without_log_is_refused():
         pass
 
 
-def test_termination_is_logged_and_fails_the_job(tmp_path):
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_a_signal_is_logged_and_fails_the_job(tmp_path, name):
     body = "open('ready', 'w').close(); import time; time.sleep(60)"
-    job = subprocess.Popen([sys.executable, "-c", script(body)], cwd=tmp_path)
+    job = subprocess.Popen([sys.executable, "-c", script(body)], cwd=tmp_path, stderr=subprocess.PIPE, preexec_fn=heard)
     wait_for((tmp_path / "ready").exists)
+    job.send_signal(getattr(signal, name))
+    assert job.communicate(timeout=20)[1] == b"" and job.returncode == 128 + getattr(signal, name)
+    log = (tmp_path / "logs/toy.log").read_text()
+    assert f"interrupted by {name} after" in log and "the next attempt starts anew" in log and "Traceback" not in log
+
+
+def heard():
+    """Whoever runs the tests in the background may have SIGINT ignored, which children inherit."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def test_what_was_to_be_ignored_is_ignored(tmp_path):
+    """As under ``nohup``."""
+    body = "import os, signal\nos.kill(os.getpid(), signal.SIGHUP)\nprint('still here')"
+    command = "import signal, sys\nsignal.signal(signal.SIGHUP, signal.SIG_IGN)\n" + script(body)
+    done = subprocess.run([sys.executable, "-c", command], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout == "still here\n"
+
+
+LONG = """
+from snapdyn import checkpoint
+keep = checkpoint.of(job)
+made = [keep.part(f"seed-{i}", lambda: print("made", flush=True)) for i in range(%d)]
+%s
+"""
+
+
+def test_a_job_that_is_stopped_goes_on_with_the_rest(tmp_path, play):
+    """A preemption: SIGTERM, and the same job once more."""
+    (tmp_path / "toy.csv").write_text("1")
+    waits = script(LONG % (2, "import time; time.sleep(60)"), device="cpu")
+    job = subprocess.Popen([sys.executable, "-c", waits], cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+    assert [job.stdout.readline() for _ in range(2)] == ["made\n"] * 2
+    time.sleep(0.2)
     job.terminate()
-    assert job.wait(timeout=20) != 0
-    assert "interrupted" in (tmp_path / "logs/toy.log").read_text()
+    job.communicate(timeout=20)
+    log = (tmp_path / "logs/toy.log").read_text()
+    assert "interrupted by SIGTERM after" in log
+    assert "kept: 2 finished parts; the next attempt goes on from there" in log
+    assert (tmp_path / "partial/toy.pt").exists()
+
+    done, log = play(LONG % (3, ""), device="cpu")
+    assert done.stdout == "made\n" and "going on from 2 finished parts" in log
+    assert not (tmp_path / "partial").exists()  # it is done
+
+
+def test_a_full_disk_is_one_line_even_if_the_log_is_on_it(tmp_path, play):
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs/toy.log").symlink_to("/dev/full")
+    body = (
+        "from snapdyn import artifacts, writing\nimport errno\nraise writing.explained(OSError(errno.ENOSPC, ''), 'a')"
+    )
+    command = [sys.executable, "-c", script(body)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.startswith("rule toy: cannot write a: No space left on device. Free some space")
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_log_that_cannot_be_opened_is_one_line(tmp_path):
+    (tmp_path / "logs").write_text("a file where a folder should be")
+    done = subprocess.run([sys.executable, "-c", script("pass")], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.startswith("cannot write logs/toy.log: File exists. ") and done.stderr.count("\n") == 1
 
 
 def test_seeds_reach_every_generator(play):
@@ -165,7 +227,7 @@ def test_a_job_dies_with_the_process_that_started_it(tmp_path):
     job = int((tmp_path / "pid").read_text())
     snakemake.send_signal(signal.SIGKILL)  # not reaped yet: a zombie parent must count as gone
     try:
-        wait_for(lambda: run.process_start(job) is None, seconds=5)
+        wait_for(lambda: interruption.process_start(job) is None, seconds=5)
     finally:
         snakemake.wait()
     assert "is gone" in (tmp_path / "logs/toy.log").read_text()
@@ -175,9 +237,9 @@ def test_a_job_whose_parent_is_gone_already_does_not_start(play):
     ended = subprocess.Popen(["true"])
     ended.wait()
     done, log = play("import time; time.sleep(60)", SNAPDYN_PARENT=str(ended.pid))
-    assert done.returncode == 1 and "is gone" in log
+    assert done.returncode != 0 and "is gone" in log
 
 
 def test_a_process_is_known_by_its_start():
-    assert run.process_start(os.getpid()) == run.process_start(os.getpid()) is not None
-    assert run.process_start(2**22 + 1) is None
+    assert interruption.process_start(os.getpid()) == interruption.process_start(os.getpid()) is not None
+    assert interruption.process_start(2**22 + 1) is None

@@ -3,7 +3,7 @@
 from snapdyn import run
 
 with run.job(snakemake) as job:
-    from snapdyn import artifacts, config, forecasts, methods, models, recovery
+    from snapdyn import artifacts, checkpoint, config, forecasts, methods, models, recovery
     from snapdyn.snapshots import Snapshots
 
     fit = config.Fit(**snakemake.params.fit)
@@ -18,6 +18,7 @@ with run.job(snakemake) as job:
         precision=snakemake.params.precision,
         device=job.device,
         threads=job.threads,
+        keep=checkpoint.of(job),
     )
     if faults := methods.model_faults(model, stationary=not snapshots.timed):
         raise ValueError("; ".join(faults))

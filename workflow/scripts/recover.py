@@ -3,15 +3,18 @@
 from snapdyn import run
 
 with run.job(snakemake) as job:
+    from functools import partial
+
     import numpy as np
     import pandas as pd
 
-    from snapdyn import artifacts, config, methods, recovery, simulate, systems
+    from snapdyn import artifacts, checkpoint, config, methods, recovery, simulate, systems
     from snapdyn.snapshots import Snapshots
 
     fit = config.Fit(**snakemake.params.fit)
-    parameters, histories = [], []
-    for path in job.progress(snakemake.input.snapshots, "seeds"):
+    keep = checkpoint.of(job)
+
+    def recovered(path):
         snapshots = Snapshots.from_frame(*artifacts.read(path, "snapshots/1"))
         seed = snapshots.meta["seed"]
         model = methods.fit(
@@ -24,14 +27,19 @@ with run.job(snakemake) as job:
             precision=snakemake.params.precision,
             device=job.device,
             threads=job.threads,
+            keep=keep,
         )
         truth = recovery.truth_of(snapshots, fit.drift, fit.diffusivity)
-        parameters.append(recovery.tidy_parameters(model, fit=fit, seed=seed, truth=truth))
         extra = {}
         if fit.attractor:
             system = systems.build(fit.drift["library"], diffusivity=fit.diffusivity, **fit.drift["parameters"])
             extra = simulate.attractor_distances(system, model, seed=seed)
-        histories.append(recovery.tidy_history(model, seed=seed, extra=extra))
+        parameters = recovery.tidy_parameters(model, fit=fit, seed=seed, truth=truth)
+        return parameters, recovery.tidy_history(model, seed=seed, extra=extra)
+
+    seeds = job.progress(snakemake.input.snapshots, "seeds")
+    parts = [keep.part(path, partial(recovered, path)) for path in seeds]
+    parameters, histories = zip(*parts, strict=True)
     meta = {"options": fit.options, "diffusivity": fit.diffusivity}
     artifacts.write(pd.concat(parameters), snakemake.output.parameters, "parameters/1", meta)
     artifacts.write(pd.concat(histories), snakemake.output.history, "history/1", meta)

@@ -5,15 +5,16 @@ from snapdyn import run
 with run.job(snakemake) as job:
     import pandas as pd
 
-    from snapdyn import artifacts, config, studies
+    from snapdyn import artifacts, checkpoint, config, studies
     from snapdyn.snapshots import Snapshots
 
     fits = [config.Fit(**fit) for fit in snakemake.params.fits]
     spec = snakemake.params.spec
+    how = {"device": job.device, "threads": job.threads, "keep": checkpoint.of(job)}
     parts = []
     for path in job.progress(snakemake.input.snapshots, "seeds"):
         snapshots = Snapshots.from_frame(*artifacts.read(path, "snapshots/1"))
-        parts.append(studies.run(fits[0].kind, snapshots, fits, spec, device=job.device, threads=job.threads))
+        parts.append(studies.run(fits[0].kind, snapshots, fits, spec, **how))
     parameters, tests = (pd.concat(frames, ignore_index=True) for frames in zip(*parts, strict=True))
     artifacts.write(parameters, snakemake.output.parameters, "parameters/1", spec)
     artifacts.write(tests, snakemake.output.tests, "metrics/1", spec)

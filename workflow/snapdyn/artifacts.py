@@ -6,10 +6,8 @@ merely *witnesses* a run (versions, host, wall time) is written beside it as ``<
 
 import io
 import json
-import os
 import re
-import tempfile
-from contextlib import contextmanager
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +15,8 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from snapdyn import writing
 
 METADATA_KEY = b"snapdyn"
 
@@ -157,7 +157,7 @@ def write(frame, path, kind, meta=None):
     schema = pa.schema([(name, types[columns[name]]) for name in columns if name in frame])
     schema = schema.with_metadata({METADATA_KEY: json.dumps(meta, sort_keys=True).encode()})
     arrays = [pa.array(frame[field.name].to_numpy(), field.type, from_pandas=False) for field in schema]
-    with replacing(path) as temporary:
+    with writing.replacing(path) as temporary:
         pq.write_table(pa.Table.from_arrays(arrays, schema=schema), temporary, compression="zstd")
     write_provenance(path)
 
@@ -189,30 +189,9 @@ def read(path, kind):
     return frame, meta
 
 
-@contextmanager
-def replacing(path):
-    """A temporary name beside ``path`` that takes its place only if the block succeeds."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
-    os.close(handle)
-    try:
-        yield Path(temporary)
-        os.chmod(temporary, 0o666 & ~_umask())  # mkstemp is private; results are not
-        os.replace(temporary, path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
-
-
-def _umask():
-    current = os.umask(0)
-    os.umask(current)
-    return current
-
-
 def write_text(text, path):
     """Write a text file whole or not at all."""
-    with replacing(path) as temporary:
+    with writing.replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
@@ -222,7 +201,13 @@ def write_json(value, path):
 
 
 def save_model(state, path):
-    """Save ``state``, a mapping of tensors and plain values, as a checkpoint.
+    """Save ``state``, a mapping of tensors and plain values, as a model with its provenance."""
+    save_state(state, path)
+    write_provenance(path)
+
+
+def save_state(state, path):
+    """Save tensors and plain values alone.
 
     Written through a buffer because the bytes of ``torch.save`` depend on the file's name.
     """
@@ -230,9 +215,8 @@ def save_model(state, path):
 
     buffer = io.BytesIO()
     torch.save(state, buffer)
-    with replacing(path) as temporary:
+    with writing.replacing(path) as temporary:
         temporary.write_bytes(buffer.getvalue())
-    write_provenance(path)
 
 
 def load_model(path):
@@ -240,6 +224,9 @@ def load_model(path):
     import torch
 
     try:
+        with zipfile.ZipFile(path) as archive:
+            if spoilt := archive.testzip():  # torch itself does not look
+                raise ValueError(f"wrong checksum of {spoilt}")
         return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise ContractError(f"{path}: no such file; give the model.pt of a finished fit") from None
@@ -257,7 +244,7 @@ def save_figure(figure, path, frame, meta=None):
     """
     path = Path(path)
     for suffix, extra in ((".pdf", {"CreationDate": None}), (".png", {})):
-        with replacing(path.with_name(path.name + suffix)) as temporary:
+        with writing.replacing(path.with_name(path.name + suffix)) as temporary:
             figure.savefig(temporary, metadata=extra)
     write(frame, path.with_name(path.name + ".parquet"), "figure/1", meta)
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from snapdyn import drifts, models, scores
+from snapdyn import checkpoint, drifts, models, scores
 
 
 def plain_design(kernel: scores.KernelEstimate, drift: drifts.AffineDrift, probes: Tensor, diffusivity: float):
@@ -89,7 +89,7 @@ def least_absolute(design: Tensor, rest: Tensor, *, iterations=200, tolerance=1e
     return theta
 
 
-def adam_paths(design, rest, starts, *, batch, epochs, rate, rng, record=50):
+def adam_paths(design, rest, starts, *, batch, epochs, rate, rng, record=50, keep=checkpoint.NOWHERE):
     """The paper's recipe: Adam on the L1 loss in small batches, every start side by side.
 
     The step size falls linearly to 0. The gradient of |a . theta + c| is sign(r) a, so one matrix product
@@ -99,6 +99,8 @@ def adam_paths(design, rest, starts, *, batch, epochs, rate, rng, record=50):
         design, rest: ``A (q, count)`` and ``c (q,)``.
         starts: initial coefficients ``(starts, count)``.
         record: keep every ``record``-th step.
+        keep: a :class:`snapdyn.checkpoint.Checkpoint`; an interrupted run goes on from the step that it reached, to
+            the same bits.
     Returns:
         the last coefficients ``(starts, count)``, the recorded steps ``(r,)``, the coefficients there
         ``(r, starts, count)`` and the loss over all probes ``(r, starts)``.
@@ -107,20 +109,28 @@ def adam_paths(design, rest, starts, *, batch, epochs, rate, rng, record=50):
     rows = len(design)
     order = np.concatenate([rng.permutation(rows)[: rows - rows % batch] for _ in range(epochs)])
     batches = torch.from_numpy(order.reshape(-1, batch)).to(design.device)
-    theta = starts.clone()
-    first, second = torch.zeros_like(theta), torch.zeros_like(theta)
     total = len(batches)
-    steps, path = [0], [theta.clone()]
-    for step, members in enumerate(batches, 1):
-        a, c = design[members], rest[members]
-        gradient = torch.sign(theta @ a.T + c) @ a / batch
-        first.lerp_(gradient, 0.1)
-        second.lerp_(gradient.square(), 0.001)
-        unbiased = (second / (1 - 0.999**step)).sqrt_().add_(1e-8)
-        theta -= rate * (1 - (step - 1) / total) / (1 - 0.9**step) * first / unbiased
-        if step % record == 0 or step == total:
-            steps.append(step)
-            path.append(theta.clone())
+    with keep.loop("adam", design, rest, starts, batches) as loop:
+        begun = loop.state or {"theta": starts, "path": [starts], "steps": [0]}
+        theta, steps, path = (begun[name] for name in ("theta", "steps", "path"))
+        theta, path = theta.to(starts, copy=True), [stop.to(starts, copy=True) for stop in path]
+        moments = (begun.get(name, torch.zeros_like(starts)) for name in ("first", "second"))
+        first, second = (moment.to(starts) for moment in moments)
+
+        def state():
+            return {"theta": theta, "first": first, "second": second, "steps": steps, "path": path}
+
+        for step, members in enumerate(batches[loop.done :], loop.done + 1):
+            a, c = design[members], rest[members]
+            gradient = torch.sign(theta @ a.T + c) @ a / batch
+            first.lerp_(gradient, 0.1)
+            second.lerp_(gradient.square(), 0.001)
+            unbiased = (second / (1 - 0.999**step)).sqrt_().add_(1e-8)
+            theta -= rate * (1 - (step - 1) / total) / (1 - 0.9**step) * first / unbiased
+            if step % record == 0 or step == total:
+                steps.append(step)
+                path.append(theta.clone())
+            loop.tick(step, state)
     path = torch.stack(path)
     loss = torch.stack([(design @ stop.T + rest[:, None]).abs().mean(0) for stop in path])
     return theta, np.array(steps), path, loss
@@ -177,17 +187,18 @@ class KernelMethod:
             rows = plain_design(kernel, self.drift, probes, self.diffusivity)
         return *(row.double() for row in rows), kernel, h
 
-    def solve(self, design, rest, rng):
+    def solve(self, design, rest, rng, keep=checkpoint.NOWHERE):
         """Coefficients ``(count,)`` and, for the optimiser, its recorded paths."""
         if self.solver == "lstsq":
             return least_squares(design, rest), None
         if self.solver == "l1":
             return least_absolute(design, rest), None
         starts = torch.from_numpy(rng.uniform(self.low, self.high, (self.starts, self.drift.count))).to(design)
-        theta, *paths = adam_paths(design, rest, starts, batch=self.batch, epochs=self.epochs, rate=self.rate, rng=rng)
+        protocol = {"batch": self.batch, "epochs": self.epochs, "rate": self.rate}
+        theta, *paths = adam_paths(design, rest, starts, **protocol, rng=rng, keep=keep)
         return theta.median(0).values, paths
 
-    def fit(self, snapshots, *, rng, device="cpu", threads=1, precision="float64"):
+    def fit(self, snapshots, *, rng, device="cpu", threads=1, precision="float64", keep=checkpoint.NOWHERE):
         """Fit the training rows of one stationary cloud; see :class:`snapdyn.models.DriftModel`."""
         data = snapshots.select(split="train")
         x = data.x
@@ -206,7 +217,7 @@ class KernelMethod:
                 f"these data determine only {rank} of {count} unknown coefficients: fix some of them, or take "
                 "a smaller drift library"
             )
-        theta, paths = self.solve(design, rest, rng)
+        theta, paths = self.solve(design, rest, rng, keep)
         return models.DriftModel(
             self.drift,
             theta.cpu().numpy(),

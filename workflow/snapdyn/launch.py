@@ -1,56 +1,149 @@
 """Start Snakemake so that an earlier crash does not matter: ``python -m snapdyn.launch [arguments]``.
 
-An operating-system lock, held by the Snakemake process itself and gone with it however it ends, says
-whether a run is alive. If none is, what a killed one left behind is cleared away: Snakemake's own lock,
-jobs that still write (they notice and end; we wait), and incomplete outputs (made again).
+An operating-system lock, held by the process that is Snakemake and gone with it however it ends, says whether a
+run is alive. If none is, what a killed one left behind is cleared away: Snakemake's own lock, jobs that still
+write (they notice and end; we wait), half-written files, and incomplete outputs (made again).
 """
 
+import errno
 import fcntl
 import os
+import platform
 import shutil
+import signal
 import sys
+import threading
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
-from snapdyn import run
+from snapdyn import interruption, writing
 
 REFUSED = 2
 
 
 def main(arguments):
-    """Replace this process by Snakemake with ``arguments``, or return an exit status if one runs already."""
-    from snakemake.cli import parse_args
+    """Run Snakemake with ``arguments``; returns an exit status."""
+    from snakemake import cli
 
-    _, settings = parse_args(arguments)
+    _, settings = cli.parse_args(arguments)
     ours = ["--rerun-incomplete"]
     if settings.cores is None and settings.jobs is None:
         ours += ["--cores", "all"]
-    if not settings.dryrun:
-        folder = Path(settings.directory or ".").resolve()
-        state = folder / ".snakemake"
-        state.mkdir(parents=True, exist_ok=True)
-        if trouble := hold_lock(state / "snapdyn.lock") or clear_stale_locks(folder):
-            print(trouble, file=sys.stderr)
-            return REFUSED
-        wait_for_orphans(folder / run.JOBS_LOCK)
-    sys.stdout.flush()
-    os.execv(sys.executable, [sys.executable, "-m", "snakemake", *ours, *arguments])
+    sys.argv = ["snakemake", *ours, *arguments]  # Snakemake's log repeats it
+    if settings.dryrun:
+        return ended(cli.main)
+    folder = Path(settings.directory or ".").resolve()
+    if trouble := prepare(folder):
+        print(trouble, file=sys.stderr)
+        return REFUSED
+    with taking_jobs_along() as signals:
+        status = ended(cli.main)
+    if signals and status:
+        print(
+            f"interrupted by {signals[0]}: finished results and the progress of long fits are kept; "
+            "the same command goes on from there",
+            file=sys.stderr,
+        )
+        return 128 + getattr(signal, signals[0])
+    return status
+
+
+def ended(program):
+    """The exit status of ``program``."""
+    try:
+        program(sys.argv[1:])
+    except SystemExit as end:
+        return end.code or 0
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    return 0
+
+
+def prepare(folder):
+    """Make sure that this process is alone in ``folder`` and can write there, and clear away what others left.
+
+    Returns:
+        None, or why that may not be done.
+    """
+    state, results = folder / ".snakemake", folder / "results"
+    if trouble := writing.trouble_with(state):
+        return trouble
+    if (results.exists() or results.is_symlink()) and (trouble := writing.trouble_with(results)):
+        return trouble
+    if trouble := hold_lock(state / "snapdyn.lock") or clear_stale_locks(folder):
+        return trouble
+    with without_orphans(folder / interruption.JOBS_LOCK):
+        writing.sweep(results)
+    return None
+
+
+@contextmanager
+def taking_jobs_along():
+    """End the jobs, and Snakemake with them, when this process is asked to end.
+
+    Left to itself Snakemake waits for them, hours if need be, on SIGTERM, and on a SIGINT that reaches nobody else
+    throws away what they finish. It also sets handlers of its own, so signals are noticed underneath: Python
+    writes the number of each to a pipe.
+
+    Yields:
+        a list of the names of the signals that came.
+    """
+    names, (source, sink) = [], os.pipe()
+    os.set_blocking(sink, False)
+    before = signal.set_wakeup_fd(sink, warn_on_full_buffer=False)
+    handlers = {}
+    for number in interruption.SIGNALS:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            handlers[number] = signal.signal(number, signal.default_int_handler)
+
+    def follow():
+        while number := os.read(source, 1)[0]:
+            if number not in handlers:
+                continue
+            if not names and number != signal.SIGINT:
+                os.kill(os.getpid(), signal.SIGINT)  # so that Snakemake starts nothing more
+            names.append(signal.Signals(number).name)
+            _end_jobs()
+
+    follower = threading.Thread(target=follow, daemon=True)
+    follower.start()
+    try:
+        yield names
+    finally:
+        signal.set_wakeup_fd(before)
+        os.write(sink, b"\0")
+        follower.join()
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+def _end_jobs():
+    """Ask every job that runs on this machine to end; it puts away what it has."""
+    import psutil  # comes with Snakemake
+
+    for child in psutil.Process().children(recursive=True):
+        try:
+            if any("/.snakemake/scripts/" in word for word in child.cmdline()):
+                child.terminate()
+        except psutil.Error:
+            continue  # it has ended by itself
 
 
 def hold_lock(path):
-    """Take the lock at ``path`` for this process and the program it turns into.
+    """Take the lock at ``path`` until this process ends.
 
     Returns:
         None, or why it could not be had.
     """
     handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     if not _locked(handle):
-        holder = os.read(handle, 32).decode() or "unknown"
+        time.sleep(0.1)  # it may just have been taken, and not say yet by whom
+        holder = os.pread(handle, 300, 0).decode() or "unknown"
         os.close(handle)
         return f"another run (process {holder}) is at work in this folder; wait for it to end, or stop it"
     os.ftruncate(handle, 0)
-    os.write(handle, str(os.getpid()).encode())
-    os.set_inheritable(handle, True)
+    os.write(handle, f"{os.getpid()} on {platform.node()}".encode())
     return None
 
 
@@ -70,28 +163,36 @@ def clear_stale_locks(folder):
     return None
 
 
-def wait_for_orphans(path):
-    """Wait until no job of an earlier run is left; each holds a shared lock on ``path``."""
+@contextmanager
+def without_orphans(path):
+    """Wait until no job of an earlier run is left, and let none begin; each holds a shared lock on ``path``."""
     handle, said = os.open(path, os.O_RDWR | os.O_CREAT, 0o666), False
     while not _locked(handle):
         if not said:
             print("waiting for the jobs of an earlier run to end", file=sys.stderr)
         said = True
         time.sleep(0.2)
-    os.close(handle)
+    try:
+        yield
+    finally:
+        os.close(handle)
 
 
 def _locked(handle):
-    """Take an exclusive lock if it is free."""
+    """Take an exclusive lock if it is free; where the file system knows no locks it counts as free."""
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
+    except OSError as error:
+        if error.errno not in (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP):
+            raise
+        print("this file system has no locks: make sure that nobody else runs in this folder", file=sys.stderr)
     return True
 
 
 def _snakemakes_in(folder):
-    import psutil  # comes with Snakemake
+    import psutil
 
     def at_work(process):
         command = process.info["cmdline"] or []
@@ -101,4 +202,7 @@ def _snakemakes_in(folder):
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except KeyboardInterrupt:  # before Snakemake had begun
+        sys.exit(128 + signal.SIGINT)

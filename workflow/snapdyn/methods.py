@@ -273,16 +273,19 @@ def fit(
     precision="float64",
     device="cpu",
     threads=1,
+    keep=None,
 ):
     """Fit the method ``name`` to ``snapshots`` and return its model.
 
-    The method gets the device, the threads and the precision if its ``fit`` takes them. Models that name their
+    The method gets the device, the threads, the precision and ``keep`` (where a long fit leaves what it has done so
+    far, see :class:`snapdyn.checkpoint.Checkpoint`) if its ``fit`` takes them. Models that name their
     drift library carry its description, so that they can be rebuilt from a file.
     """
     axes, time_unit = snapshots.meta["axes"], snapshots.meta.get("time_unit")
     method = make(name, axes=axes, time_unit=time_unit, drift=drift, diffusivity=diffusivity, options=options)
     accepted = inspect.signature(method.fit).parameters
     offers = {"rng": rng, "device": device, "threads": threads, "precision": precision}
+    offers |= {"keep": keep} if keep else {}
     open_ended = any(p.kind is p.VAR_KEYWORD for p in accepted.values())
     model = method.fit(snapshots, **{k: v for k, v in offers.items() if open_ended or k in accepted})
     if faults := model_faults(model):

@@ -10,7 +10,6 @@ import platform
 import signal
 import subprocess
 import sys
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -18,9 +17,8 @@ from datetime import UTC, datetime
 from functools import cache, cached_property
 from pathlib import Path
 
-from snapdyn import __version__
+from snapdyn import __version__, interruption, writing
 
-JOBS_LOCK = Path(".snakemake") / "snapdyn.jobs"  # shared by every running job; see snapdyn.launch
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 for _name in THREAD_VARIABLES:  # numerical libraries read them once, when they are imported
@@ -34,12 +32,15 @@ class Job:
         log: the job's logger; its lines go to the rule's log file.
         threads: threads that the rule was given, for :func:`parallel`.
         rng: numpy ``Generator`` seeded with the rule's parameter ``seed`` (0 where there is none).
+        snakemake, interrupted: what the script was given, and what tells that it is to end.
+        keep: the job's :class:`snapdyn.checkpoint.Checkpoint` if it has asked for one.
     """
 
-    def __init__(self, snakemake, log):
+    def __init__(self, snakemake, log, interrupted):
         import numpy as np
 
         self.log = log
+        self.snakemake, self.interrupted, self.keep = snakemake, interrupted, None
         self.threads = snakemake.threads
         self._seed = int(snakemake.params.get("seed", 0))
         self._device_asked = snakemake.config.get("device", "auto")
@@ -87,11 +88,15 @@ def job(snakemake):
     if not snakemake.log:
         raise ValueError(f"rule {snakemake.rule} has no 'log:'; give it one, or it cannot say why it failed")
     began, started = time.perf_counter(), datetime.now(UTC).isoformat(timespec="seconds")
-    wildcards = dict(snakemake.wildcards.items())
-    with _logging_to(snakemake.log[0]) as log, _dying_with_parent(log), _counted_as_running():
-        log.info("rule %s %s, snapdyn %s, %s", snakemake.rule, wildcards, __version__, started)
-        previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    wildcards, job = dict(snakemake.wildcards.items()), None
+    with (
+        _logging_to(snakemake.log[0]) as log,
+        interruption.with_parent(log),
+        interruption.counted_as_running(),
+        interruption.by_signals() as interrupted,
+    ):
         try:
+            log.info("rule %s %s, snapdyn %s, %s", snakemake.rule, wildcards, __version__, started)
             _witness(
                 rule=snakemake.rule,
                 wildcards=wildcards,
@@ -104,18 +109,30 @@ def job(snakemake):
                 platform=platform.platform(),
                 device="not asked for",
             )
-            yield Job(snakemake, log)
+            yield (job := Job(snakemake, log, interrupted))
+            if job.keep:
+                job.keep.clear()
             log.info("done in %.1f s", time.perf_counter() - began)
         except KeyboardInterrupt:
-            log.error("interrupted")
-            raise SystemExit(130) from None
+            cause = interrupted.signal or "SIGINT"
+            log.error("interrupted by %s after %.1f s; %s", cause, time.perf_counter() - began, _put_away(job))
+            raise SystemExit(128 + getattr(signal, cause)) from None
         except Exception as error:
             log.exception("failed after %.1f s", time.perf_counter() - began)
-            message = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+            log.info(_put_away(job))
+            plain = isinstance(error, ValueError | writing.WriteError)
+            message = str(error) if plain else f"{type(error).__name__}: {error}"
             print(f"rule {snakemake.rule}: {message} (log: {snakemake.log[0]})", file=sys.stderr)
             raise SystemExit(1) from None
-        finally:
-            signal.signal(signal.SIGTERM, previous)
+
+
+def _put_away(job):
+    """Write down what the job has done so far; returns where the next attempt starts, in words."""
+    kept = ""
+    if job and job.keep:
+        job.keep.save()
+        kept = job.keep.summary()
+    return f"kept: {kept}; the next attempt goes on from there" if kept else "the next attempt starts anew"
 
 
 def parallel(function, items, threads):
@@ -202,8 +219,12 @@ def _progress_class():
 @contextmanager
 def _logging_to(path):
     """Send logging and warnings, and nothing else, to a fresh file at ``path``."""
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    handler = logging.FileHandler(path, mode="w", encoding="utf-8")
+    try:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        handler = _LogFile(path, mode="w", encoding="utf-8")
+    except OSError as error:
+        print(writing.explained(error, path), file=sys.stderr)
+        raise SystemExit(1) from None
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S"))
     root = logging.getLogger()
     level = root.level
@@ -216,66 +237,16 @@ def _logging_to(path):
         logging.captureWarnings(False)
         root.setLevel(level)
         root.removeHandler(handler)
-        handler.close()
+        with suppress(OSError):
+            handler.close()
 
 
-@contextmanager
-def _dying_with_parent(log):
-    """End this process within about a second of the one that ``SNAPDYN_PARENT`` names.
+class _LogFile(logging.FileHandler):
+    """A log that does without what a full disk does not take, so that the job can still say what is wrong."""
 
-    A killed Snakemake leaves its jobs running, and they would write into the next run's results.
-    """
-    if "SNAPDYN_PARENT" not in os.environ:
-        yield
-        return
-    parent, over = int(os.environ["SNAPDYN_PARENT"]), threading.Event()
-    born = process_start(parent)
-
-    def watch():
-        while born is not None and process_start(parent) == born:
-            if over.wait(1.0):
-                return
-        log.error("process %s, which started this job, is gone; so the job ends here", parent)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-    try:
-        yield
-    finally:
-        over.set()
-
-
-def process_start(pid):
-    """When process ``pid`` began, which tells it from a later one of that number; None if it is gone."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        return None if fields[0] in "ZX" else fields[19]  # a killed process may linger as a zombie
-    except OSError:
-        if Path("/proc/self").exists():
-            return None
-    import psutil
-
-    with suppress(psutil.NoSuchProcess):
-        process = psutil.Process(pid)
-        if process.status() != psutil.STATUS_ZOMBIE:
-            return process.create_time()
-    return None
-
-
-@contextmanager
-def _counted_as_running():
-    """Hold a shared lock for as long as the job runs, so that the next launch can wait for orphans."""
-    handle = None
-    with suppress(ImportError, OSError):  # without flock, or outside a Snakemake folder, nobody waits
-        import fcntl
-
-        handle = JOBS_LOCK.open("a")
-        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    try:
-        yield
-    finally:
-        if handle:
-            handle.close()
+    def handleError(self, record):
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handleError(record)
 
 
 def _witness(**facts):

@@ -6,16 +6,17 @@ to, such as ``moments/n=2000``.
 
 import logging
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pandas as pd
 
-from snapdyn import methods, metrics, models, recovery
+from snapdyn import checkpoint, methods, metrics, models, recovery
 
 log = logging.getLogger(__name__)
 
 
-def bandwidths(snapshots, fits, *, bandwidths, device="cpu", threads=1):
+def bandwidths(snapshots, fits, *, bandwidths, device="cpu", threads=1, keep=checkpoint.NOWHERE):
     """The kernel methods at every width, on one cloud and the same probes: ``<method>/h=<width>``.
 
     One kernel pass a width serves the methods that share a design.
@@ -28,7 +29,8 @@ def bandwidths(snapshots, fits, *, bandwidths, device="cpu", threads=1):
     x = snapshots.select(split="train").x
     for width in bandwidths:
         designs = {}
-        for fit in fits:
+
+        def found(fit, about, width=width, designs=designs):
             method = methods.make(
                 fit.method,
                 axes=snapshots.meta["axes"],
@@ -41,26 +43,33 @@ def bandwidths(snapshots, fits, *, bandwidths, device="cpu", threads=1):
                 rng = np.random.default_rng(seed)
                 designs[shared] = method.design(x, rng=rng, device=device, threads=threads)[:2]
             design, rest = designs[shared]
-            theta = method.solve(design, rest, np.random.default_rng(seed))[0]
+            theta = method.solve(design, rest, np.random.default_rng(seed), keep)[0]
             loss = {"loss": float((design @ theta + rest).abs().mean())}
             model = models.DriftModel(method.drift, theta.cpu().numpy(), diffusivity=fit.diffusivity, diagnostics=loss)
+            return _rows(model, snapshots, fit, about, seed)
+
+        for fit in fits:
             about = replace(fit, method=f"{fit.method}/h={width:g}")
-            parts.append(_rows(model, snapshots, fit, about, seed))
+            parts.append(keep.part(f"{about.method}/seed-{seed}", partial(found, fit, about)))
     return parts
 
 
-def sizes(snapshots, fits, *, sizes, device="cpu", threads=1):
-    """Every method on the first ``n`` rows of the cloud, for every size: ``<method>/n=<n>``."""
+def sizes(snapshots, fits, *, sizes, **how):
+    """Every method on the first ``n`` rows of the cloud, for every size: ``<method>/n=<n>``.
+
+    Args:
+        how: device, threads and ``keep`` of :func:`snapdyn.methods.fit`.
+    """
     rows = snapshots.select(split="train")
     return [
-        _fit(rows.where(np.arange(n)), fit, f"{fit.method}/n={n}", snapshots.meta["seed"], device, threads)
+        _fit(rows.where(np.arange(n)), fit, f"{fit.method}/n={n}", snapshots.meta["seed"], **how)
         for n in sizes
         if n <= len(rows)
         for fit in fits
     ]
 
 
-def coverage(snapshots, fits, *, size, replicates, device="cpu", threads=1):
+def coverage(snapshots, fits, *, size, replicates, **how):
     """Every method on disjoint parts of the cloud: independent replicates, numbered on from seed to seed.
 
     Args:
@@ -70,13 +79,13 @@ def coverage(snapshots, fits, *, size, replicates, device="cpu", threads=1):
     rows = snapshots.select(split="train")
     first = snapshots.meta["seed"] * replicates
     return [
-        _fit(rows.where(np.arange(k * size, (k + 1) * size)), fit, f"{fit.method}/n={size}", first + k, device, threads)
+        _fit(rows.where(np.arange(k * size, (k + 1) * size)), fit, f"{fit.method}/n={size}", first + k, **how)
         for k in range(min(replicates, len(rows) // size))
         for fit in fits
     ]
 
 
-def misspecification(snapshots, fits, *, sizes, device="cpu", threads=1):
+def misspecification(snapshots, fits, *, sizes, **how):
     """The true terms of the library, and all but one of them, at every size: does J notice?
 
     Methods read ``<method>/n=<n>/complete`` and ``<method>/n=<n>/without <term>``.
@@ -90,7 +99,7 @@ def misspecification(snapshots, fits, *, sizes, device="cpu", threads=1):
             for label, only in kept.items():
                 narrowed = replace(fit, drift=fit.drift | {"only": only})
                 name = f"{fit.method}/n={n}/{label}"
-                found.append(_fit(rows.where(np.arange(n)), narrowed, name, snapshots.meta["seed"], device, threads))
+                found.append(_fit(rows.where(np.arange(n)), narrowed, name, snapshots.meta["seed"], **how))
     return found
 
 
@@ -115,36 +124,42 @@ def _tests(values, snapshots, about, seed):
     return metrics.rows(values, split="train", unit="1", n=len(snapshots), seed=seed, **identity)
 
 
-def _fit(part, fit, name, seed, device, threads):
+def _fit(part, fit, name, seed, *, keep=checkpoint.NOWHERE, **how):
     """One fit of a study. A method that refuses a version of the data is counted, not the end of the study."""
     about = replace(fit, method=name)
-    try:
-        model = methods.fit(
-            fit.method,
-            part,
-            rng=np.random.default_rng(seed),
-            drift=fit.drift,
-            diffusivity=fit.diffusivity,
-            options=fit.options,
-            device=device,
-            threads=threads,
-        )
-    except ValueError as refusal:
-        log.info("%s, seed %d: refused: %s", name, seed, refusal)
-        return None, _tests({"refused": 1.0}, part, about, seed)
-    return _rows(model, part, fit, about, seed)
+
+    def found():
+        try:
+            model = methods.fit(
+                fit.method,
+                part,
+                rng=np.random.default_rng(seed),
+                drift=fit.drift,
+                diffusivity=fit.diffusivity,
+                options=fit.options,
+                keep=keep,
+                **how,
+            )
+        except ValueError as refusal:
+            log.info("%s, seed %d: refused: %s", name, seed, refusal)
+            return None, _tests({"refused": 1.0}, part, about, seed)
+        return _rows(model, part, fit, about, seed)
+
+    return keep.part(f"{name}/seed-{seed}", found)
 
 
-def run(kind, snapshots, fits, spec, *, device="cpu", threads=1):
+def run(kind, snapshots, fits, spec, *, device="cpu", threads=1, keep=checkpoint.NOWHERE):
     """Put the study ``kind`` to one cloud.
 
     Args:
         fits: of this data set, one for each method.
         spec: what the experiment says of the study (``bandwidths``, ``sizes``, ..).
+        keep: where finished fits are kept until the whole job is done.
     Returns:
         a ``parameters/1`` frame and a ``metrics/1`` frame of test statistics.
     """
-    parameters, tests = zip(*STUDIES[kind](snapshots, fits, **spec, device=device, threads=threads), strict=True)
-    if not any(found is not None for found in parameters):
+    found = STUDIES[kind](snapshots, fits, **spec, device=device, threads=threads, keep=keep)
+    parameters, tests = zip(*found, strict=True)
+    if not any(frame is not None for frame in parameters):
         raise ValueError(f"{kind}: every fit was refused; the log says why")
     return pd.concat(parameters, ignore_index=True), pd.concat(tests, ignore_index=True)
