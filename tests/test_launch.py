@@ -140,6 +140,14 @@ def test_an_interrupted_run_ends_soon_with_one_clear_line(folder, name, everyone
     assert len(logs) == 2 and all("interrupted by SIG" in log for log in logs)
 
 
+def test_the_workflow_uses_its_own_copy_of_the_package(folder):
+    (folder / "own/snapdyn").mkdir(parents=True)
+    (folder / "own/snapdyn/__init__.py").write_text("__version__ = 'its own'")
+    snakefile = "import sys\nsys.path.insert(0, 'own')\nimport snapdyn\nprint('uses', snapdyn.__version__)\n"
+    (folder / "Snakefile").write_text(snakefile + SNAKEFILE)
+    assert "uses its own\n" in "".join(launch(folder, "-n").communicate(timeout=60))
+
+
 def test_a_launch_sweeps_what_killed_jobs_left(folder):
     (folder / "results/deep").mkdir(parents=True)
     left = folder / "results/deep/.metrics.parquet.unfinished-x1.parquet"

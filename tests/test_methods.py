@@ -232,6 +232,8 @@ def test_a_method_from_outside_fits_by_its_import_path():
 def test_a_method_gets_what_it_asks_for():
     methods.fit("test_methods:OpenEnded", cloud(), rng=np.random.default_rng(0), threads=3)
     assert OpenEnded.got == {"rng", "device", "threads", "precision"}
+    methods.fit("test_methods:OpenEnded", cloud(), rng=np.random.default_rng(0), keep=object())
+    assert "keep" in OpenEnded.got
 
 
 def test_a_model_that_answers_nothing_is_refused():

@@ -111,14 +111,15 @@ def adam_paths(design, rest, starts, *, batch, epochs, rate, rng, record=50, kee
     batches = torch.from_numpy(order.reshape(-1, batch)).to(design.device)
     total = len(batches)
     with keep.loop("adam", design, rest, starts, batches) as loop:
-        begun = loop.state or {"theta": starts, "path": [starts], "steps": [0]}
-        theta, steps, path = (begun[name] for name in ("theta", "steps", "path"))
-        theta, path = theta.to(starts, copy=True), [stop.to(starts, copy=True) for stop in path]
-        moments = (begun.get(name, torch.zeros_like(starts)) for name in ("first", "second"))
-        first, second = (moment.to(starts) for moment in moments)
+        zero = torch.zeros_like(starts)
+        begun = {"theta": starts, "first": zero, "second": zero, "steps": [0], "path": starts[None]} | (
+            loop.state or {}
+        )
+        theta, first, second = (begun[name].to(starts, copy=True) for name in ("theta", "first", "second"))
+        steps, path = begun["steps"], list(begun["path"].to(starts, copy=True))
 
         def state():
-            return {"theta": theta, "first": first, "second": second, "steps": steps, "path": path}
+            return {"theta": theta, "first": first, "second": second, "steps": steps, "path": torch.stack(path)}
 
         for step, members in enumerate(batches[loop.done :], loop.done + 1):
             a, c = design[members], rest[members]

@@ -31,6 +31,8 @@ def main(arguments):
     if settings.cores is None and settings.jobs is None:
         ours += ["--cores", "all"]
     sys.argv = ["snakemake", *ours, *arguments]  # Snakemake's log repeats it
+    for name in [name for name in sys.modules if name.partition(".")[0] == "snapdyn"]:
+        del sys.modules[name]  # the workflow brings its own, which need not be the one that was installed
     if settings.dryrun:
         return ended(cli.main)
     folder = Path(settings.directory or ".").resolve()
