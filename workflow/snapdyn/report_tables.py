@@ -1,0 +1,215 @@
+"""Tables of a report: numbers over seeds with their spread, each beside its floor."""
+
+import math
+
+import numpy as np
+
+# What a table of results shows first: metric -> heading. All others are in the table behind it.
+HEADLINES = {
+    "w1": "W1",
+    "w2": "W2",
+    "weak_form_residual": "weak-form residual",
+    "velocity_cosine": "velocity cosine",
+    "relative_rms_error": "relative RMS error",
+    "attractor_w1": "W1 of attractors",
+    "entries_within_tenth": "entries within 0.1",
+    "support_exact": "exact support",
+    "covered": "truth in 95 % interval",
+    "j_per_dof": "J / d.o.f.",
+    "j_rejects": "J rejects at 5 %",
+    "refused": "fits refused",
+}
+SHARES = ("support_exact", "covered", "j_rejects", "refused")  # of seeds, replicates or parameters: means of yes and no
+# Methods that are no methods: what a score means is told by what these score on the same data.
+FLOORS = {
+    "resampling": "floor: as many training cells of the target",
+    "train-floor": "floor: all training cells of the target",
+    "true-law": "floor: the exact law",
+    "no-movement": "doing nothing",
+    "linear-drift": "doing nothing: the best linear drift",
+    "reversed-moves": "the moves turned round",
+}
+BASELINES = {
+    "mean-shift": "baseline: the mean moves",
+    "affine-gaussian": "baseline: one affine map a step",
+    "ot-nearest": "baseline: transport of the nearest cell",
+    "ot-10-nearest": "baseline: transport of the ten nearest",
+}
+SHOWN_ROWS = 800  # of a table behind a headline; the parquet has all
+
+
+def number(value):
+    """Three significant digits; a dash for what is not there."""
+    if value is None or not math.isfinite(value):
+        return "–"
+    if 1000 <= abs(value) < 1e6:
+        return f"{value:,.0f}"
+    return f"{value:.3g}"
+
+
+def measured(value, spread, metric=""):
+    """``value ± spread`` as the scorecard writes it: relative errors in percent."""
+    if value is None or not math.isfinite(value):
+        return "–"
+    scale, unit = (100, " %") if metric.startswith("relative_") else (1, "")
+    plus_minus = f" ± {spread * scale:.2g}" if spread is not None and math.isfinite(spread) else ""
+    return f"{number(value * scale)}{plus_minus}{unit}"
+
+
+def seconds(value):
+    """A duration for a person."""
+    if not math.isfinite(value):
+        return "–"
+    if value < 100:
+        return f"{value:.3g} s"
+    minutes, rest = divmod(round(value), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
+
+
+def size(count):
+    """A file's size for a person."""
+    return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{max(1, round(count / 1e3))} kB"
+
+
+def _over_seeds(rows, by):
+    """Mean, standard deviation (NaN for one seed), smallest, largest and number of seeds of ``value``."""
+    groups = rows.groupby(by, sort=False, dropna=False)
+    table = groups["value"].agg(["mean", "std", "min", "max"])
+    return table.assign(seeds=groups["seed"].nunique(), n=groups["n"].max(), unit=groups["unit"].first())
+
+
+def predicted_errors(parameters):
+    """``(data set, what follows the method's name) -> error to be expected`` from the standard errors of moments.
+
+    The same share as ``relative_rms_error``, with standard errors in the place of errors: what an estimate without
+    bias would miss the truth by, and so the floor of every method's error. Studies name their fits ``moments/n=2000``.
+    """
+    mine = parameters[parameters["method"].str.split("/").str[0] == "moments"]
+    mine = mine[np.isfinite(mine["truth"]) & np.isfinite(mine["std_error"])]
+    squares = mine.assign(error=mine["std_error"] ** 2, size=mine["truth"] ** 2)
+    means = squares.groupby(["dataset", "method", "seed"])[["error", "size"]].mean()
+    means = means[means["size"] > 0]
+    shares = np.sqrt(means["error"] / means["size"]).groupby(["dataset", "method"]).mean()
+    return {(dataset, method.partition("/")[2]): float(value) for (dataset, method), value in shares.items()}
+
+
+def headlines(metrics, parameters):
+    """One table for each data set: methods and floors down, headline metrics across.
+
+    Returns:
+        dicts ``dataset, unit, columns, rows``; a row has ``method, about, role, seeds, cells``.
+    """
+    tables, floors = [], {} if parameters is None else predicted_errors(parameters)
+    whole = metrics[metrics["t"].isna()]
+    for dataset, mine in whole.groupby("dataset", sort=True):
+        columns = [name for name in HEADLINES if (mine["metric"] == name).any()]
+        if not columns:
+            continue
+        stated = _over_seeds(mine, ["method", "metric"])
+        rows = []
+        for method in dict.fromkeys(mine["method"]):
+            role = "floor" if method in FLOORS else "baseline" if method in BASELINES else "method"
+            cells = []
+            for metric in columns:
+                found = stated.loc[(method, metric)] if (method, metric) in stated.index else None
+                cells.append("" if found is None else _headline(found, metric))
+            seeds = int(mine.loc[mine["method"] == method, "seed"].nunique())
+            about = FLOORS.get(method) or BASELINES.get(method, "")
+            rows.append({"method": method, "about": about, "role": role, "seeds": seeds, "cells": cells})
+        rows.sort(key=lambda row: ("method", "baseline", "floor").index(row["role"]))
+        rows += _stated_floors(mine, columns, {where: v for (name, where), v in floors.items() if name == dataset})
+        units = sorted({unit for unit in mine.loc[mine["metric"].isin(["w1", "w2"]), "unit"] if unit != "1"})
+        titles = [HEADLINES[name] for name in columns]
+        tables.append({"dataset": dataset, "unit": "; ".join(units), "columns": titles, "rows": rows})
+    return tables
+
+
+def _headline(found, metric):
+    return f"{100 * found['mean']:.3g} %" if metric in SHARES else measured(found["mean"], found["std"], metric)
+
+
+def _stated_floors(rows, columns, predicted):
+    """Floors that are no method's row: the standard error to be expected, and the distance of the truth from itself."""
+
+    def row(about, where, metric, cell):
+        cells = [cell if name == metric else "" for name in columns]
+        name = f"floor/{where}" if where else "floor"
+        return {"method": name, "about": about, "role": "floor", "seeds": "", "cells": cells}
+
+    found = []
+    if "relative_rms_error" in columns:
+        for where, value in predicted.items():
+            cell = measured(value, None, "relative_rms_error")
+            found.append(row("standard error that moments state", where, "relative_rms_error", cell))
+    itself = rows.loc[rows["metric"] == "attractor_w1_floor", "value"]
+    if len(itself) and "attractor_w1" in columns:
+        cell = measured(itself.mean(), itself.std(ddof=1))
+        found.append(row("two clouds of the true drift", "", "attractor_w1", cell))
+    return found
+
+
+def details(metrics, names):
+    """Every metric but those of single parameters: rows of text, and how many rows there are in all.
+
+    Args:
+        names: of parameters, whose errors stand in :func:`estimates`.
+    """
+    single = tuple(f"_{name}" for name in names)
+    named = metrics["metric"]
+    keep = ~(named.str.endswith(single) if single else np.zeros(len(named), dtype=bool))
+    keep &= ~named.str.startswith("weakest: ")
+    table = _over_seeds(metrics[keep], ["dataset", "method", "split", "t", "metric"])
+    rows = []
+    for (dataset, method, split, t, metric), line in table[:SHOWN_ROWS].iterrows():
+        rows.append(
+            [dataset, method, split, "all" if math.isnan(t) else number(t), metric]
+            + [measured(line["mean"], line["std"], metric)]
+            + [f"{measured(line['min'], None, metric)} to {measured(line['max'], None, metric)}"]
+            + [str(int(line["seeds"])), f"{int(line['n']):,}", line["unit"]]
+        )
+    return rows, len(table)
+
+
+def estimates(parameters):
+    """Every parameter of every method: mean over seeds and its spread beside the standard error and the truth."""
+    groups = parameters.groupby(["dataset", "method", "name", "unit"], sort=False)
+    table = groups[["estimate", "std_error", "truth"]].mean()
+    table = table.assign(spread=groups["estimate"].std(), seeds=groups["seed"].nunique())
+    rows = []
+    for (dataset, method, name, unit), line in table[:SHOWN_ROWS].iterrows():
+        values = [measured(line["estimate"], line["spread"]), number(line["std_error"]), number(line["truth"])]
+        rows.append([dataset, method, name, *values, str(int(line["seeds"])), unit])
+    return rows, len(table)
+
+
+def strip(row, band=None):
+    """Places, from 0 to 100, of what one claim compares: the published number, ours and the floor.
+
+    Args:
+        row: a row of the scorecard.
+        band: ``(low, high)`` where the claim asks for one.
+    Returns:
+        ``name -> (place, low, high)``, whiskers cut at the ends of the axis, the band as ``(low, high)``; each None if
+        it is not there, and None for a claim without anything to compare.
+    """
+    points = {name: (row[name], row[f"{name}_spread"]) for name in ("published", "ours")} | {
+        "floor": (row["floor"], math.nan)
+    }
+    points = {name: point for name, point in points.items() if math.isfinite(point[0])}
+    if "ours" not in points or len(points) + (band is not None) < 2:
+        return None
+    values = [value for value, _ in points.values()] + list(band or [])
+    low, high = min(0.0, *values), max(values)
+    reach = (high - low) * 1.06 or 1.0
+
+    def place(value):
+        return round(min(100.0, max(0.0, 100 * (value - low) / reach)), 2)
+
+    found = dict.fromkeys(("published", "ours", "floor", "band"))
+    for name, (value, spread) in points.items():
+        around = spread if math.isfinite(spread) else 0.0
+        found[name] = (place(value), place(value - around), place(value + around))
+    if band:
+        found["band"] = tuple(map(place, band))
+    return found
