@@ -25,7 +25,8 @@ setup-dev: .venv/setup-dev.stamp ## and what tests and checks need
 
 demo: setup ## every paper at small size, without network
 	$(PY) -m snapdyn.launch $(ARGS) --configfile config/demo.yaml
-	@echo "Done. Look at results/demo/scorecard.md and the pictures in results/demo/figures."
+	$(PY) -m snapdyn.report $(ARGS) --configfile config/demo.yaml
+	@echo "Done. Open results/demo/report.html; everything in it is in results/demo."
 
 run: setup ## Snakemake with crash care: make run ARGS="--cores 4 jko"
 	$(PY) -m snapdyn.launch $(ARGS)
@@ -33,8 +34,8 @@ run: setup ## Snakemake with crash care: make run ARGS="--cores 4 jko"
 plan: setup ## what would run (a dry run)
 	$(PY) -m snapdyn.launch --dry-run $(ARGS)
 
-report: setup ## results/report.html about the last run: make report ARGS="--configfile config/demo.yaml"
-	$(PY) -m snakemake --report results/report.html $(ARGS)
+report: setup ## results/<run>/report.html, one file: make report ARGS="--configfile config/demo.yaml"
+	$(PY) -m snapdyn.report $(ARGS)
 
 test: lint ## all checks and tests: make test ARGS=tests/test_run.py
 	$(PY) -m pytest -n $(WORKERS) --dist loadfile $(ARGS)

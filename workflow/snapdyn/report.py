@@ -91,6 +91,8 @@ def main(arguments):
     from snakemake.settings.types import ConfigSettings
 
     _, given = parse_args(arguments)
+    if given.dryrun:
+        return 0  # it has made nothing to report on
     for path in given.configfile or ():
         if not Path(path).is_file():
             word = "--configfile takes every word that follows it; name targets before it"

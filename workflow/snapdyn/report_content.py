@@ -6,32 +6,19 @@ sentence on the page.
 
 import json
 import re
-from collections import Counter
 from pathlib import Path
 
 import yaml
 
-from snapdyn import artifacts, methods, report_files, report_math, report_run, report_tables
-from snapdyn.report_tables import measured, number
+from snapdyn import artifacts, methods, report_files, report_math, report_run, report_scorecard, report_tables
+from snapdyn.report_scorecard import slug
+from snapdyn.report_tables import number
 
-VERDICTS = {  # in the order of the page, with a sign that does not need colour
-    "better": "▲",
-    "reproduced": "✓",
-    "short": "✗",
-    "impossible as published": "⊘",
-    "not comparable": "≠",
-    "not run": "○",
-}
 ANSWERS = {"yes": "▲", "no": "✗", "cannot tell": "?"}
 
 
 class ReportError(ValueError):
     """There is nothing to report on; the message says what was looked for and what to do."""
-
-
-def slug(*names):
-    """A name for an anchor, whatever the names hold."""
-    return re.sub(r"[^A-Za-z0-9_.-]+", "-", "--".join(map(str, names))) or "-"
 
 
 class Content:
@@ -87,81 +74,16 @@ class Content:
             "command": self.command(),
         }
         anchors = {item["anchor"] for paper in papers for item in paper["experiments"]}
-        rows = [[item["name"], item["file"], item["fault"], item["command"]] for item in self.missing]
-        small = any("demo size" in row["reason"] for row in claims["rows"])
-        return found | {"small": small, "missing": self.missing, "missing_rows": rows, "anchors": anchors}
-
-    # The scorecard
+        rows = [[item["name"], item["file"], item["fault"]] for item in self.missing]
+        return found | {"missing": self.missing, "missing_rows": rows, "anchors": anchors}
 
     def scorecard(self):
-        """Rows, counts of verdicts and of analyses; or why there is none."""
+        """Claims with their verdicts, as :func:`snapdyn.report_scorecard.claims`; or why there are none."""
         frame, fault = self._read(self.results / "scorecard.parquet", "scorecard/1")
         if fault:
             self._miss("scorecard", fault, "scorecard.parquet")
-            return {"rows": [], "fault": fault, "counts": {}, "papers": []}
-        published = self._published()
-        rows = []
-        for line in frame.to_dict("records"):
-            claim = published.get(line["claim"], {})
-            band = claim.get("band")
-            rows.append(
-                {
-                    "id": slug("claim", line["claim"]),
-                    "claim": line["claim"],
-                    "paper": line["paper"],
-                    "target": claim.get("kind") == "target" or line["source"].startswith("snapdyn target"),
-                    "source": line["source"],
-                    "experiment": line["experiment"],
-                    "anchor": slug("experiment", line["paper"], line["experiment"]),
-                    "method": line["method"],
-                    "metric": line["metric"],
-                    "dataset": claim.get("dataset", ""),
-                    "published": self._published_text(line, claim),
-                    "ours": measured(line["ours"], line["ours_spread"], line["metric"]),
-                    "n_seeds": line["n_seeds"],
-                    "floor": measured(line["floor"], None, line["metric"]),
-                    "floor_kind": line["floor_kind"],
-                    "verdict": line["verdict"],
-                    "sign": VERDICTS.get(line["verdict"], "·"),
-                    **_reason_and_note(line["note"], claim),
-                    "strip": report_tables.strip(line, band),
-                }
-            )
-        counts = Counter(row["verdict"] for row in rows)
-        order = [*VERDICTS, *sorted(set(counts) - set(VERDICTS))]
-        return {
-            "rows": rows,
-            "fault": None,
-            "counts": {name: counts[name] for name in order if counts[name]},
-            "papers": list(dict.fromkeys(row["paper"] for row in rows)),
-            "groups": [
-                (title, mine)
-                for paper in dict.fromkeys(row["paper"] for row in rows)
-                for title, mine in (
-                    (f"What {paper} claims", [r for r in rows if r["paper"] == paper and not r["target"]]),
-                    (
-                        f"Targets that this project set itself for {paper}",
-                        [r for r in rows if r["paper"] == paper and r["target"]],
-                    ),
-                )
-                if mine
-            ],
-        }
-
-    def _published(self):
-        found = {}
-        for path in sorted((self.root / "resources" / "published").glob("*.yaml")):
-            found |= {claim["id"]: claim for claim in yaml.safe_load(path.read_text(encoding="utf-8"))["claims"]}
-        return found
-
-    def _published_text(self, line, claim):
-        if claim.get("direction") == "band":
-            low, high = (measured(end, None, line["metric"]) for end in claim["band"])
-            return f"{low} to {high}"
-        said = measured(line["published"], line["published_spread"], line["metric"])
-        if claim.get("kind") == "target" and said != "–":
-            return f"{'at least' if claim.get('direction') == 'higher' else 'at most'} {said}"
-        return said
+            return report_scorecard.NOTHING | {"fault": fault}
+        return report_scorecard.claims(frame, report_scorecard.published(self.root / "resources" / "published"))
 
     # Papers and their experiments
 
@@ -216,7 +138,7 @@ class Content:
                 for row in mine
             ],
             "figures": figures,
-            **({} if wholly else self._tables_of(folder, name)),
+            "tables": None if wholly else self._tables_of(folder, name),
             "rules": self._rules_of(folder),
             "command": self.command(f"results/{self.plan.run}/{folder}/metrics.parquet"),
         }
@@ -229,17 +151,18 @@ class Content:
         parameters, other = self._read(self.results / folder / "parameters.parquet", "parameters/1")
         if other and not fault:
             self._miss(name, other, f"{folder}/parameters.parquet")
-        found = {
+        names = set() if parameters is None else set(parameters["name"])
+        rows, count = ([], 0) if metrics is None else report_tables.details(metrics, names)
+        values, n_values = report_tables.estimates(parameters) if names else ([], 0)
+        return {
             "fault": fault or other,
             "files": self._tables(f"{folder}/metrics.parquet", f"{folder}/parameters.parquet"),
+            "headlines": [] if metrics is None else report_tables.headlines(metrics, parameters),
+            "details": rows,
+            "n_details": count,
+            "estimates": values,
+            "n_estimates": n_values,
         }
-        if metrics is not None:
-            names = set() if parameters is None else set(parameters["name"])
-            rows, count = report_tables.details(metrics, names)
-            found |= {"headlines": report_tables.headlines(metrics, parameters), "details": rows, "n_details": count}
-        if parameters is not None and len(parameters):
-            found["estimates"], found["n_estimates"] = report_tables.estimates(parameters)
-        return found
 
     def figure(self, paper, name, spec):
         """One figure with its caption, equations, and the way to its numbers and its code."""
@@ -388,20 +311,7 @@ class Content:
         return [link for path in paths if (link := self.links.to(self.results / path, embed=path.endswith(".parquet")))]
 
     def _miss(self, name, fault, target):
-        self.missing.append(
-            {"name": name, "fault": fault, "file": target, "command": self.command(f"results/{self.plan.run}/{target}")}
-        )
-
-
-def _reason_and_note(said, claim):
-    """What led to a verdict, and what the published file says of the claim itself."""
-    static = [" ".join(claim["note"].split())] if "note" in claim else []
-    if "figure" in claim and claim.get("kind") != "target":
-        static.append(f"figure: {claim['figure']}")
-    tail = "; ".join(static)
-    if tail and said.endswith(tail):
-        return {"reason": said[: -len(tail)].removesuffix("; "), "note": tail}
-    return {"reason": said, "note": ""}
+        self.missing.append({"name": name, "fault": fault, "file": target})
 
 
 def _png_size(path):

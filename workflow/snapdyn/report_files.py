@@ -158,4 +158,4 @@ def _fewer_colours(path, widest=1400):
         picture = picture.resize((widest, round(picture.height * widest / picture.width)), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
     picture.quantize(64, dither=Image.Dither.NONE).save(buffer, "PNG", optimize=True)
-    return buffer.getvalue()
+    return min(buffer.getvalue(), path.read_bytes(), key=len)

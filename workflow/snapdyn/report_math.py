@@ -9,19 +9,26 @@ import re
 from functools import cache
 from html import escape
 from pathlib import Path
+from xml.etree import ElementTree
 
 NOTATION = Path(__file__).parent / "NOTATION.md"
 _HEADING = re.compile(r"^### `([a-z0-9-]+)`$", re.MULTILINE)
-_LEFT, _RIGHT = 'form="prefix" lspace="0" rspace="0"', 'form="postfix" lspace="0" rspace="0"'
-_BIG = 'stretchy="true" minsize="{0}em" maxsize="{0}em"'
-# command -> the element that it becomes
+_FORM = dict.fromkeys("([{⟨", "prefix") | dict.fromkeys(")]}⟩", "postfix")
+_CLOSING = tuple(text for text, form in _FORM.items() if form == "postfix")
+_SCRIPTS = ("msub", "msup", "msubsup")
+_LIMITS = {"msub": "munder", "msup": "mover", "msubsup": "munderover"}
+_WITH_LIMITS = ("∑", "∏", "max", "min", "sup", "inf")
+# command -> the operator that it becomes: its text and attributes
+_FENCE = {"lspace": "0", "rspace": "0", "stretchy": "false"}
 DELIMITERS = {
-    r"\lvert": f'<mo {_LEFT} stretchy="false">|</mo>',
-    r"\rvert": f'<mo {_RIGHT} stretchy="false">|</mo>',
-    r"\lVert": f'<mo {_LEFT} stretchy="false">‖</mo>',
-    r"\rVert": f'<mo {_RIGHT} stretchy="false">‖</mo>',
-    **{rf"\{size}\langle": f"<mo {_LEFT} {_BIG.format(em)}>⟨</mo>" for size, em in (("big", 1.2), ("Big", 1.8))},
-    **{rf"\{size}\rangle": f"<mo {_RIGHT} {_BIG.format(em)}>⟩</mo>" for size, em in (("big", 1.2), ("Big", 1.8))},
+    r"\lvert": ("|", {"form": "prefix"} | _FENCE),
+    r"\rvert": ("|", {"form": "postfix"} | _FENCE),
+    r"\lVert": ("‖", {"form": "prefix"} | _FENCE),
+    r"\rVert": ("‖", {"form": "postfix"} | _FENCE),
+    r"\big\langle": ("⟨", {"minsize": "1.2em", "maxsize": "1.2em"}),
+    r"\big\rangle": ("⟩", {"minsize": "1.2em", "maxsize": "1.2em"}),
+    r"\Big\langle": ("⟨", {"minsize": "1.8em", "maxsize": "1.8em"}),
+    r"\Big\rangle": ("⟩", {"minsize": "1.8em", "maxsize": "1.8em"}),
 }
 OPERATORS = {r"\arg": r"\operatorname{arg}"}
 LONG = 60  # characters of LaTeX, from which a formula within a line may be wider than a telephone
@@ -48,18 +55,84 @@ def mathml(latex, display=False):
     for command, replacement in OPERATORS.items():
         marked = re.sub(re.escape(command) + r"(?![A-Za-z])", lambda _, by=replacement: by, marked)
     try:
-        found = convert(marked, display="block" if display else "inline")
+        tree = ElementTree.fromstring(convert(marked, display="block" if display else "inline"))
     except Exception as error:  # the converter has a dozen kinds for a formula that does not parse
         raise EquationError(f"cannot convert {source!r}: {type(error).__name__} {error}") from None
-    if left := re.findall(r"\\[A-Za-z]+", found):
+    if left := re.findall(r"\\[A-Za-z]+", "".join(tree.itertext())):
         raise EquationError(f"cannot convert {source!r}: {', '.join(sorted(set(left)))} is not known")
-    for place, element in enumerate(DELIMITERS.values()):
-        found = re.sub(f"<(mi|mo|mn)>(?:{chr(_PRIVATE + place)}|&#x0*{_PRIVATE + place:X};)</\\1>", element, found)
+    for element in list(tree.iter()):
+        element.tag = element.tag.rpartition("}")[2]
+        _mend(element)
+    tree.set("alttext", source)
+    return ElementTree.tostring(tree, encoding="unicode")
+
+
+def _mend(element):
+    """Bring one element, whose children may still be as the converter left them, to what MathML Core draws well."""
+    text = element.text or ""
+    if len(text) == 1 and 0 <= (place := ord(text) - _PRIVATE) < len(DELIMITERS):
+        element.tag, (element.text, attributes) = "mo", list(DELIMITERS.values())[place]
+        element.attrib = dict(attributes)
+        text = element.text
+    if element.tag == "mo" and text in _FORM:  # under an exponent the form cannot be told from the place
+        element.set("form", _FORM[text])
+        if "minsize" in element.attrib:
+            element.attrib |= {"stretchy": "true", "symmetric": "true"}
+    if element.tag == "mo" and text in "/⊤":  # as TeX spaces them
+        element.attrib |= {"lspace": "0", "rspace": "0"}
+    if text == "~":
+        element.tag, element.text = "mo", "∼"
+    if element.tag in ("mi", "mo") and len(text) > 1 and text.isalpha():  # the name of a function
+        element.tag = "mo"
+        element.attrib = {"form": "prefix", "lspace": "0", "rspace": "0.167em"} | element.attrib
+    if element.tag in _LIMITS and len(element) and (element[0].text or "") in _WITH_LIMITS:
+        element.tag = _LIMITS[element.tag]
+        element[0].set("movablelimits", "true")
     # a negative space is no length in MathML Core; what it pulls together here is an operator and its neighbour
-    found = re.sub(r'<mspace width="negative\w+" ?/><mo>', '<mo lspace="0" rspace="0.1em">', found)
-    found = re.sub(r'<mspace width="negative\w+" ?/>', "", found)
-    found = re.sub(r"<mo>(?:/|&#x0*2F;)</mo>", '<mo lspace="0" rspace="0">/</mo>', found)  # as TeX spaces it
-    return found.replace("<math ", f'<math alttext="{escape(source)}" ', 1)
+    children = list(element)
+    for before, after in zip(children, [*children[1:], None], strict=False):
+        if before.get("width", "").startswith("negative"):
+            if after is not None and after.tag.endswith("mo"):
+                after.attrib |= {"lspace": "0", "rspace": "0.1em"}
+            element.remove(before)
+        elif (
+            after is not None
+            and after.text == "−"
+            and before.tag.endswith(("mo", "mspace"))
+            and before.text not in _CLOSING
+        ):
+            after.attrib |= {"form": "prefix", "lspace": "0", "rspace": "0"}  # a sign, not a difference
+        elif after is not None and (after.text or "") in _FORM and (name := _named(before)) is not None:
+            name.set("rspace", "0")
+    _gather(element)
+
+
+def _gather(element):
+    """Give an exponent of a large delimiter all that it encloses for its base; alone, that would not stretch."""
+    for script in list(element):
+        base = script[0] if len(script) and script.tag.endswith(_SCRIPTS) else None
+        if base is None or "minsize" not in base.attrib or base.text not in _CLOSING:
+            continue
+        siblings = list(element)
+        end, depth = siblings.index(script), 1
+        for start in range(end - 1, -1, -1):
+            if "minsize" in siblings[start].attrib:
+                depth += 1 if siblings[start].text in _CLOSING else -1
+            if depth == 0:
+                group = ElementTree.Element("mrow")
+                group.extend([*siblings[start:end], base])
+                for moved in siblings[start:end]:
+                    element.remove(moved)
+                script.remove(base)
+                script.insert(0, group)
+                break
+
+
+def _named(element):
+    """The name of a function, possibly under an index; None for anything else."""
+    inner = element[0] if len(element) and element.tag.endswith(_SCRIPTS) else element
+    text = inner.text or ""
+    return inner if len(text) > 1 and text.isalpha() and not inner.tag.endswith("mtext") else None
 
 
 @cache
