@@ -223,6 +223,15 @@ def test_an_experiment_without_its_resource_is_shown_as_left_out(results, monkey
     assert "left out: resource" in partly and "not made yet" in partly
 
 
+def test_what_was_made_is_shown_though_its_resource_has_gone(results, tmp_path, monkeypatch):
+    monkeypatch.setenv("SNAPDYN_RESOURCES", str(tmp_path))
+    made.figure(results / "figures" / PAPER / "cells-inference", "Real cells.", ["crossed-j-test"])
+    (results / "fits" / PAPER / "cells-inference" / "embryoid-body").mkdir(parents=True)
+    page = Page(made.page_of(results, made.OVERLAY | {"resources": "skip-missing", "resources_dir": str(tmp_path)}))
+    assert "Real cells." in page.text(slug("figure", PAPER, "cells-inference"))
+    assert "Left out" not in page.text(slug("experiment", PAPER, "cells-inference"))
+
+
 def test_own_data_come_first_with_their_verdict(own):
     page = Page(made.page_of(own, made.MINE))
     assert page.ids().index("analyses") < page.ids().index("scorecard") and slug("paper", PAPER) not in page.ids()

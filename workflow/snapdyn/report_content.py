@@ -70,7 +70,7 @@ class Content:
             "provenance": report_run.provenance(self.witnesses),
             "configuration": yaml.safe_dump(self.plan.config, sort_keys=True, allow_unicode=True, width=100),
             "tables": self._tables("metrics.parquet", "parameters.parquet", "scorecard.parquet", "scorecard.md"),
-            "skipped": self.plan.skipped_experiments(),
+            "skipped": sorted({name for paper in papers for e in paper["experiments"] for name in e["skipped"]}),
             "command": self.command(),
         }
         anchors = {item["anchor"] for paper in papers for item in paper["experiments"]}
@@ -111,7 +111,12 @@ class Content:
     def experiment(self, paper, name, claims):
         spec = self.plan.papers[paper]["experiments"][name]
         folder = f"fits/{paper}/{name}"
-        skipped = {d: self.plan.skipped[d] for d in spec["datasets"] if d in self.plan.skipped}
+        # what a run left out is not what is absent today: its resources may have come or gone since
+        skipped = {
+            dataset: self.plan.skipped[dataset]
+            for dataset in spec["datasets"]
+            if dataset in self.plan.skipped and not (self.results / folder / dataset).is_dir()
+        }
         wholly = len(skipped) == len(spec["datasets"])
         figures = (
             []
