@@ -155,6 +155,16 @@ def test_the_keyboard_reaches_the_content_first(browser, reports):
         assert visit.all("document.activeElement.id") == "main"
 
 
+def test_only_what_scrolls_is_a_stop_of_the_keyboard(browser, reports):
+    boxes = "[...document.querySelectorAll('.scroll')].filter(box => box.offsetParent)"
+    for viewport, stops in ((DESKTOP, -1), (NARROW, 0)):
+        with Visit(browser, reports["paper"], viewport) as visit:
+            visit.page.wait_for_timeout(100)
+            found = visit.all(f"{boxes}.map(box => [box.scrollWidth > box.clientWidth, box.tabIndex])")
+            assert all(stop == (0 if scrolls else -1) for scrolls, stop in found)
+            assert stops in [stop for _, stop in found]
+
+
 def shown_claims(visit):
     return visit.all(
         "[...document.querySelectorAll('.claims tbody tr')].filter(r => r.offsetParent).map(r => r.dataset.verdict)"

@@ -84,6 +84,19 @@
     for (const place of places.keys()) watch.observe(place);
   }
 
+  // What scrolls can be reached by keyboard; what does not is no stop on the way.
+  const settle = () => {
+    for (const box of all(".scroll, pre")) box.tabIndex = box.scrollWidth > box.clientWidth ? 0 : -1;
+  };
+  let settling = 0;
+  const settleSoon = () => {
+    cancelAnimationFrame(settling);
+    settling = requestAnimationFrame(settle);
+  };
+  addEventListener("resize", settleSoon);
+  document.addEventListener("toggle", settleSoon, true);
+  settleSoon();
+
   // Pictures at their own size.
   const dialog = document.querySelector("dialog");
   if (dialog && dialog.showModal) {

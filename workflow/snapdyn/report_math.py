@@ -147,13 +147,13 @@ def _parser(prefix):
         formula = mathml(tokens[place].content)
         if len(tokens[place].content) <= LONG:
             return formula
-        return f'<span class="scroll" tabindex="0" role="region" aria-label="formula">{formula}</span>'
+        return f'<span class="scroll" tabindex="0" role="group" aria-label="formula">{formula}</span>'
 
     def block(self, tokens, place, options, env):
         return scrolling(mathml(tokens[place].content, display=True), "formula", "formula")
 
     def opened(self, tokens, place, options, env):
-        return '<div class="scroll" tabindex="0" role="region" aria-label="table"><table>\n'
+        return '<div class="scroll" tabindex="0" role="group" aria-label="table"><table>\n'
 
     def closed(self, tokens, place, options, env):
         return "</table></div>\n"
@@ -177,7 +177,7 @@ def _parser(prefix):
 
 def scrolling(content, kind, label):
     """``content`` in a box that scrolls sideways on its own, by keyboard too, so that the page never does."""
-    return f'<div class="scroll {kind}" tabindex="0" role="region" aria-label="{escape(label)}">{content}</div>\n'
+    return f'<div class="scroll {kind}" tabindex="0" role="group" aria-label="{escape(label)}">{content}</div>\n'
 
 
 def html(markdown, *, prefix="eq-", shift=0):
