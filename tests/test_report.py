@@ -14,7 +14,7 @@ from PIL import Image
 from report_helpers import HOSTILE, PAPER, ROOT, Page
 
 from snapdyn import config as configuration
-from snapdyn import report, report_content, report_files, report_run, report_tables
+from snapdyn import methods, report, report_content, report_files, report_math, report_run, report_tables
 from snapdyn.report_scorecard import slug
 
 
@@ -328,6 +328,14 @@ def test_every_rule_script_and_function_of_a_figure_is_found():
         line = function["path"].read_text().splitlines()[function["line"] - 1]
         assert line.startswith(f"def {spec['function'].split('.')[1]}(")
     assert links.rule("score_study")["script"] == "score_recovery"
+
+
+def test_a_method_leads_to_its_equations():
+    package = ROOT / "workflow" / "snapdyn"
+    for method in methods.METHODS.values():
+        labels = report_files.equations_of(package / f"{method.module}.py")
+        assert labels and set(labels) <= set(report_math.entries()), method
+    assert "cross-fitted-moments" in report_files.equations_of(package / "moments.py")
 
 
 def contrast(first, second):

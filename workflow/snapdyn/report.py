@@ -105,7 +105,7 @@ def main(arguments):
     try:
         plan = plan_of(overlay)
         path, missing = make(plan, Path("results") / plan.run, arguments=kept)
-    except ValueError as error:
+    except (ValueError, OSError) as error:  # also a disk that refuses the page
         print(error, file=sys.stderr)
         return 1
     print(f"{path}: {path.stat().st_size / 1e6:.1f} MB, opens offline in any browser.")

@@ -259,6 +259,9 @@ class Content:
             page = report_math.html(report_math.without_images(text), prefix="", shift=2)
         elif fault is None:
             self._miss(name, "its page is not made yet", f"analyses/{name}/page.md")
+        metrics, broken = self._read(folder / "metrics.parquet", "metrics/1")
+        if broken and fault is None:
+            self._miss(name, broken, f"analyses/{name}/metrics.parquet")
         known = methods.METHODS.get(fit.method)
         labels = []
         if known and (module := self.root / "workflow" / "snapdyn" / f"{known.module}.py").is_file():
@@ -278,6 +281,7 @@ class Content:
             "verdict": verdict,
             "fault": fault,
             "page": page,
+            "headlines": [] if metrics is None else report_tables.headlines(metrics, None),
             "picture": picture,
             "size": _png_size(folder / "page.png"),
             "equations": self._formulas(labels),

@@ -104,8 +104,19 @@ def _functions(package):
 
 
 def equations_of(module):
-    """Labels after ``Equation:`` in the docstrings of a module's source."""
-    named = re.findall(r"Equations?:\s+((?:``[a-z0-9-]+``(?:,\s*|\s+and\s+)?)+)", Path(module).read_text())
+    """Labels after ``Equation:`` in the docstrings of a module; without any, of the modules that it puts together."""
+    module = Path(module)
+    text = module.read_text(encoding="utf-8")
+    if found := _labels(text):
+        return found
+    nodes = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.ImportFrom) and node.module == "snapdyn"]
+    parts = [module.with_name(f"{alias.name}.py") for node in nodes for alias in node.names]
+    labels = [label for part in parts if part.is_file() for label in _labels(part.read_text(encoding="utf-8"))]
+    return list(dict.fromkeys(labels))
+
+
+def _labels(text):
+    named = re.findall(r"Equations?:\s+((?:``[a-z0-9-]+``(?:,\s*|\s+and\s+)?)+)", text)
     return list(dict.fromkeys(label for part in named for label in re.findall(r"``([a-z0-9-]+)``", part)))
 
 

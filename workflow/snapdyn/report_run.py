@@ -50,6 +50,7 @@ def statistics(results, witnesses, links):
             ]
             for line in slowest
         ],
+        "without": any(row["cpu"] == "–" for row in rows),
         "jobs": sum(row["jobs"] for row in rows),
         "wall": seconds(sum(row["wall"] for row in rows)),
         "cpu": "–" if measures is None else seconds(float(measures["cpu_s"].sum())),
