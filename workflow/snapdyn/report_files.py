@@ -109,7 +109,9 @@ def equations_of(module):
     text = module.read_text(encoding="utf-8")
     if found := _labels(text):
         return found
-    nodes = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.ImportFrom) and node.module == "snapdyn"]
+    nodes = [
+        node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.ImportFrom) and node.module == "snapdyn"
+    ]
     parts = [module.with_name(f"{alias.name}.py") for node in nodes for alias in node.names]
     labels = [label for part in parts if part.is_file() for label in _labels(part.read_text(encoding="utf-8"))]
     return list(dict.fromkeys(labels))
