@@ -165,6 +165,7 @@ def paper_run(folder):
 
 def own_run(folder):
     """A run of one analysis of the user's own data, finished."""
+    folder.mkdir(parents=True, exist_ok=True)
     MINE["datasets"]["points"]["path"] = str(folder / "points.csv")
     (folder / "points.csv").write_text("t,a,b\n0,1,2\n")
     results = folder / "results" / "made-up"

@@ -183,6 +183,12 @@ def test_provenance_names_commits_hosts_devices_and_uncommitted_changes(page):
     assert "2026-01-02 03:04 UTC to 2026-01-02 05:00 UTC" in words
 
 
+def test_uncommitted_changes_are_said_at_the_top_and_only_then(tmp_path):
+    said = "Uncommitted changes"
+    assert said in made.page_of(made.paper_run(tmp_path / "dirty"))
+    assert said not in made.page_of(made.own_run(tmp_path / "clean"), made.MINE)
+
+
 def test_what_is_missing_is_said_with_the_way_to_make_it(page):
     words = page.text(slug("experiment", PAPER, "bandwidth"))
     assert "Figure bandwidth: bandwidth.png is missing" in words and "Tables: not made yet" in words
