@@ -115,7 +115,7 @@
   // Paper cannot be unfolded.
   let folded = [];
   addEventListener("beforeprint", () => {
-    folded = all("details:not([open]):not(.source)");
+    folded = all("details:not([open]):not(.source, .long)");
     for (const box of folded) box.open = true;
   });
   addEventListener("afterprint", () => {
