@@ -31,8 +31,8 @@ demo: setup ## every paper at small size, without network
 run: setup ## Snakemake with crash care: make run ARGS="--cores 4 jko"
 	$(PY) -m snapdyn.launch $(ARGS)
 
-plan: setup ## what would run (a dry run)
-	$(PY) -m snapdyn.launch --dry-run $(ARGS)
+plan: setup ## what would run, at what cost, and what is missing: make plan ARGS="--cores 4 jko"
+	$(PY) -m snapdyn.plan $(ARGS)
 
 report: setup ## results/<run>/report.html, one file: make report ARGS="--configfile config/demo.yaml"
 	$(PY) -m snapdyn.report $(ARGS)

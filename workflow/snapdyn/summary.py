@@ -1,0 +1,121 @@
+"""The last lines of a run: what came out, where to look, what was left out or failed and why, how long it took."""
+
+import json
+import re
+from collections import Counter
+from itertools import groupby
+from pathlib import Path
+
+from snapdyn import progress, session
+
+WIDTH = 200  # characters of a line; a longer one is cut
+FAILURES = 4  # failed jobs that are shown with their logs
+LEFT_OUT = 3  # reasons that are shown
+
+
+def lines(run, succeeded):
+    """The summary of a :class:`snapdyn.session.Session` that has ended, under 25 lines."""
+    watcher, plan, results = run.watcher, run.plan, Path(run.results)
+    renewed = {watcher.about[jobid]["rule"] for jobid in watcher.done if jobid in watcher.about}
+    failed = [failure for failure in watcher.failed.values() if not stopped_by_user(failure)]
+    return compose(
+        ending(plan.run, watcher, failed, succeeded),
+        failures(failed),
+        [*scorecard(results / "scorecard.parquet", renewed="scorecard" in renewed), *analyses(plan, results)],
+        skipped(session.left_out(plan)),
+        places(results),
+    )
+
+
+def compose(*parts):
+    """All lines, cut to a width that a terminal and a log can bear."""
+    found = [line for part in parts for line in part]
+    return [line if len(line) <= WIDTH else line[: WIDTH - 3] + "..." for line in found]
+
+
+def ending(run, watcher, failed, succeeded):
+    """How many jobs ran, how long, and how that compares with what was expected."""
+    promise = f", expected about {progress.said(watcher.promise)}" if watcher.promise is not None else ""
+    done, total = len(watcher.done), watcher.total
+    if succeeded:
+        return [f"Run {run}: {done} of {total} jobs done in {progress.said(watcher.elapsed)}{promise}."]
+    never = total - done - len(failed)
+    left = f"{len(failed)} failed and {never} did not end" if failed else f"{never} did not end"
+    return [
+        f"Run {run} is not complete: {done} of {total} jobs done in {progress.said(watcher.elapsed)}, {left}. "
+        "The same command goes on from here."
+    ]
+
+
+def failures(failed):
+    """Each failed job with its logs, the rule's own and the cluster's, and the last thing the first one says."""
+    for failure in failed[:FAILURES]:
+        yield f"Failed: {failure.rule} {failure.job}".rstrip()
+        if text := last_line(failure):
+            yield f"  {text}"
+        yield f"  log: {', '.join(failure.logs) or 'none'}"
+    if len(failed) > FAILURES:
+        yield f"Failed too: {', '.join(f'{f.rule} {f.job}'.rstrip() for f in failed[FAILURES:])}"
+
+
+def last_line(failure):
+    """The last thing that a job's own log says, without time and level; empty without one."""
+    try:
+        text = Path(failure.logs[0]).read_text(encoding="utf-8", errors="replace")
+    except (OSError, IndexError):
+        return ""
+    last = next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")
+    return re.sub(r"^\d\d:\d\d:\d\d [A-Z]+ +", "", last)
+
+
+def stopped_by_user(failure):
+    """Whether a job on this machine ended because the whole run was told to; on a cluster that is worth a word."""
+    return len(failure.logs) == 1 and last_line(failure) == "interrupted"
+
+
+def scorecard(path, *, renewed):
+    """The count of verdicts."""
+    if not path.exists():
+        return
+    from snapdyn import artifacts
+    from snapdyn.scorecard import VERDICTS
+
+    counts = Counter(artifacts.read(path, "scorecard/1")[0]["verdict"])
+    said = ", ".join(f"{counts[name]} {name}" for name in VERDICTS if name in counts)
+    stale = "" if renewed else " (not made anew by this run)"
+    yield f"Scorecard{stale}: {sum(counts.values())} claims and targets: {said}." if counts else ""
+
+
+def analyses(plan, results):
+    """Whether each of the user's analyses is better than doing nothing."""
+    found = {}
+    for fit in plan.of(paper="analyses"):
+        path = results / "analyses" / fit.experiment / "verdict.json"
+        if path.exists():
+            found[fit.experiment] = json.loads(path.read_text(encoding="utf-8"))["verdict"]
+    if found:
+        said = ", ".join(f"{name} {verdict}" for name, verdict in found.items())
+        yield f"Better than doing nothing: {said}."
+
+
+def skipped(left_out):
+    """What this run left out, by reason."""
+    reason = left_out.get
+    grouped = [(why, list(names)) for why, names in groupby(sorted(left_out, key=reason), key=reason)]
+    for why, names in grouped[:LEFT_OUT]:
+        yield f"Left out: {', '.join(names)}: {why}"
+    if len(grouped) > LEFT_OUT:
+        yield f"Left out for {len(grouped) - LEFT_OUT} more reasons: scorecard.md has them."
+
+
+def places(results):
+    """Where to look, as far as there is something to see."""
+    pages = sorted(results.glob("analyses/*/page.md"))
+    figures = sorted(results.glob("figures/*/*.png"))
+    if (card := results / "scorecard.md").exists():
+        yield f"Look at: {card}"
+    if pages:
+        first = pages[0] if len(pages) == 1 else results / "analyses" / "*" / "page.md"
+        yield f"         {first}"
+    if figures:
+        yield f"         {results / 'figures'} ({len(figures)} figures)"
