@@ -153,6 +153,8 @@ def totals(work, limits):
         hours = (gpu["wall_s"] * gpu["gpu"]).sum() / 3600
         text = "Expected: about {}, at least {} on any number of cores; {:.2g} CPU-hours; {:.2g} GPU-hours at most."
         yield text.format(said(planned.seconds), said(chain), known["cpu_s"].sum() / 3600, hours)
+        if "jobs" in limits:
+            yield "Waiting in queues and the start of jobs are not counted."
         yield f"Memory: {_amount(known['peak_mb'].max())} in the largest job, {_amount(planned.peak_mb)} at once."
         notes = {
             "this run": "of earlier jobs of this run",

@@ -64,28 +64,28 @@ class Progress(logging.Handler):
     def emit(self, record):
         """Take note of one of Snakemake's events; of a Snakemake that talks otherwise, take none."""
         with suppress(Exception):
-            note = getattr(self, f"_{getattr(record, 'event', None)}", None)
+            note = getattr(self, f"on_{getattr(record, 'event', None)}", None)
             if note:
                 note(record)
 
-    def _job_info(self, record):
+    def on_job_info(self, record):
         self.started[record.jobid] = self.clock()
         self.failed.pop(record.jobid, None)  # another attempt
 
-    def _job_started(self, record):
+    def on_job_started(self, record):
         self._notice_ended()
 
-    def _job_finished(self, record):
+    def on_job_finished(self, record):
         self._end(record.job_id)
 
-    def _job_error(self, record):
+    def on_job_error(self, record):
         self._fail(record.jobid, record.rule_name, record.log, [record.rule_msg])
 
-    def _group_error(self, record):
+    def on_group_error(self, record):
         for info in record.job_error_info:
             self._fail(info["jobid"], info["rule_name"], [*info["log"], *record.aux_logs], [])
 
-    def _progress(self, record):
+    def on_progress(self, record):
         self.total = record.total  # checkpoints may add jobs
 
     def _fail(self, jobid, rule, logs, messages):
@@ -122,12 +122,12 @@ class Progress(logging.Handler):
         if self.failed:
             parts.append(f"{len(self.failed)} failed")
         if running:
-            names = [self._name(jobid) for jobid in list(running)[:SHOWN]]
+            names = [self._label(jobid) for jobid in list(running)[:SHOWN]]
             more = f" and {len(running) - SHOWN} more" if len(running) > SHOWN else ""
             parts.append(f"running: {', '.join(names)}{more}")
         return "; ".join(parts)
 
-    def _name(self, jobid):
+    def _label(self, jobid):
         about = self.about.get(jobid, {"rule": f"job {jobid}", "job": "", "log": ""})
         inner = inside(about["log"])
         return " ".join(filter(None, (about["rule"], about["job"]))) + (f" ({inner})" if inner else "")
