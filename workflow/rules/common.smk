@@ -22,7 +22,7 @@ os.environ.update(
 for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
     os.environ[name] = "1"
 
-from snapdyn import codebase, methods, session
+from snapdyn import codebase, methods
 from snapdyn import config as configuration
 from snapdyn import resources as declarations
 
@@ -48,7 +48,6 @@ try:
     )
 except configuration.ConfigError as error:
     raise WorkflowError(str(error)) from None
-session.begin(workflow, PLAN, DECLARED)
 RESULTS = f"results/{PLAN.run}"
 # Rules that can use a GPU ask for one unless the configuration says cpu.
 GPU = 0 if PLAN.config["device"] == "cpu" else 1
