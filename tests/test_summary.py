@@ -76,7 +76,7 @@ def test_a_scorecard_of_an_earlier_run_says_so(run):
 
 
 def test_failures_are_told_with_both_logs_and_their_last_words(run, tmp_path):
-    (tmp_path / "own.log").write_text("12:00:00 INFO    rule fit\nTraceback\nValueError: no such column\n\n")
+    (tmp_path / "own.log").write_text("12:00:00 INFO    rule fit\nTraceback\nmy.ValueError: no such column\n  more\n\n")
     run.watcher.failed = {1: progress.Failure("fit", "cells/seed-1", ["own.log", "slurm.log"])}
     told = summary.lines(finished(run, 0), succeeded=False)
     assert told[0].startswith("Run demo is not complete: 1 of 4 jobs done in 90 s, 1 failed and 2 did not end.")

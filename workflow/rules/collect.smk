@@ -12,6 +12,8 @@ rule collect:
         parameters="<results>/parameters.parquet",
     log:
         "<logs>/collect.log",
+    benchmark:
+        "<benchmarks>/collect.tsv"
     conda:
         "../../envs/base.yaml"
     threads: 1
@@ -36,6 +38,8 @@ rule scorecard:
         text="<results>/scorecard.md",
     log:
         "<logs>/scorecard.log",
+    benchmark:
+        "<benchmarks>/scorecard.tsv"
     conda:
         "../../envs/base.yaml"
     threads: 1

@@ -68,6 +68,8 @@ rule fetch_resource:
         "<results>/resources/{resource}.json",
     log:
         "<logs>/fetch_resource/{resource}.log",
+    benchmark:
+        "<benchmarks>/fetch_resource/{resource}.tsv"
     conda:
         "../../envs/base.yaml"
     threads: 1

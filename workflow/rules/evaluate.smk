@@ -12,6 +12,8 @@ rule score_recovery:
         parameters="<results>/fits/{paper}/{experiment}/parameters.parquet",
     log:
         "<logs>/score_recovery/{paper}/{experiment}.log",
+    benchmark:
+        "<benchmarks>/score_recovery/{paper}/{experiment}.tsv"
     wildcard_constraints:
         experiment=choice({fit.experiment for fit in PLAN.of(kind="recovery")}),
     conda:
@@ -35,6 +37,8 @@ use rule score_recovery as score_study with:
         tests=studied("tests"),
     log:
         "<logs>/score_study/{paper}/{experiment}.log",
+    benchmark:
+        "<benchmarks>/score_study/{paper}/{experiment}.tsv"
     wildcard_constraints:
         experiment=choice({fit.experiment for fit in PLAN.of(kind=tuple(configuration.STUDIES))}),
 
@@ -140,6 +144,8 @@ rule gather_forecast:
         parameters="<results>/fits/{paper}/{experiment}/parameters.parquet",
     log:
         "<logs>/gather_forecast/{paper}/{experiment}.log",
+    benchmark:
+        "<benchmarks>/gather_forecast/{paper}/{experiment}.tsv"
     wildcard_constraints:
         experiment=choice({fit.experiment for fit in PLAN.of(kind="forecast") if fit.paper != "analyses"}),
     conda:
@@ -162,6 +168,8 @@ rule gather_analysis:
         parameters="<results>/analyses/{analysis}/parameters.parquet",
     log:
         "<logs>/gather_analysis/{analysis}.log",
+    benchmark:
+        "<benchmarks>/gather_analysis/{analysis}.tsv"
     conda:
         "../../envs/base.yaml"
     threads: 1

@@ -14,6 +14,8 @@ rule figure:
         frame="<results>/figures/{paper}/{figure}.parquet",
     log:
         "<logs>/figure/{paper}/{figure}.log",
+    benchmark:
+        "<benchmarks>/figure/{paper}/{figure}.tsv"
     wildcard_constraints:
         paper=choice(PLAN.papers),
     conda:
@@ -47,6 +49,8 @@ rule page:
         text="<results>/analyses/{analysis}/page.md",
     log:
         "<logs>/page/{analysis}.log",
+    benchmark:
+        "<benchmarks>/page/{analysis}.tsv"
     conda:
         "../../envs/base.yaml"
     threads: 1

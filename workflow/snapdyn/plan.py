@@ -27,6 +27,8 @@ def main(arguments):
             if not dry_run(arguments, cluster=absent):
                 return 1
     current = session.CURRENT
+    if getattr(current and current.workflow, "dag", None) is None:  # asked for something else, such as --list-rules
+        return 0
     jobs = estimates.planned(current.workflow.dag)
     plan, results = current.plan, Path(current.results)
     missing = [f"executor plugin: pip install snakemake-executor-plugin-{absent}"] if absent else []
@@ -43,16 +45,21 @@ def main(arguments):
 def dry_run(arguments, *, cluster=None):
     """Let Snakemake decide what would run, as silently as it can; whether it found no fault."""
     from snakemake.cli import args_to_api, parse_args
+    from snakemake.exceptions import print_exception
     from snakemake.settings.enums import Quietness
 
-    parser, settings = parse_args(arguments)
-    settings.dryrun, settings.force_incomplete = True, True
-    settings.quiet = {Quietness.RULES, Quietness.PROGRESS}  # exactly these: Snakemake then stops after the graph
-    if cluster or settings.executor not in (None, "local", "dryrun"):
-        settings.cores = settings.cores or sys.maxsize
-    elif settings.cores is None:
-        settings.cores, settings.jobs = settings.jobs or os.cpu_count(), None
-    return args_to_api(settings, parser)
+    try:
+        parser, settings = parse_args(arguments)
+        settings.dryrun, settings.rerun_incomplete = True, True
+        settings.quiet = {Quietness.RULES, Quietness.PROGRESS}  # exactly these: Snakemake then stops after the graph
+        if cluster or settings.executor not in (None, "local", "dryrun"):
+            settings.cores = settings.cores or sys.maxsize
+        elif settings.cores is None:
+            settings.cores, settings.jobs = settings.jobs or os.cpu_count(), None
+        return args_to_api(settings, parser)
+    except Exception as error:  # as Snakemake's own command line does
+        print_exception(error)
+        return False
 
 
 def without_missing_executor(arguments, scratch):
@@ -155,7 +162,8 @@ def totals(work, limits):
         yield text.format(said(planned.seconds), said(chain), known["cpu_s"].sum() / 3600, hours)
         if "jobs" in limits:
             yield "Waiting in queues and the start of jobs are not counted."
-        yield f"Memory: {_amount(known['peak_mb'].max())} in the largest job, {_amount(planned.peak_mb)} at once."
+        together = f", {_amount(planned.peak_mb)} at once" if "threads" in limits else ""
+        yield f"Memory: {_amount(known['peak_mb'].max())} in the largest job{together}."
         notes = {
             "this run": "of earlier jobs of this run",
             "full run": "of the kept full run",

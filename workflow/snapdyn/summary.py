@@ -11,6 +11,7 @@ from snapdyn import progress, session
 WIDTH = 200  # characters of a line; a longer one is cut
 FAILURES = 4  # failed jobs that are shown with their logs
 LEFT_OUT = 3  # reasons that are shown
+_ERROR = re.compile(r"(?:\w+\.)*([A-Z]\w*(?:Error|Exception|Exit): .*)")  # as a traceback ends
 
 
 def lines(run, succeeded):
@@ -59,13 +60,16 @@ def failures(failed):
 
 
 def last_line(failure):
-    """The last thing that a job's own log says, without time and level; empty without one."""
+    """What a job's own log says of its end: the first line of the error, else the last line; empty without one."""
     try:
         text = Path(failure.logs[0]).read_text(encoding="utf-8", errors="replace")
     except (OSError, IndexError):
         return ""
-    last = next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")
-    return re.sub(r"^\d\d:\d\d:\d\d [A-Z]+ +", "", last)
+    said = [line.rstrip() for line in text.splitlines() if line.strip()]
+    errors = [match for line in said if (match := _ERROR.match(line))]
+    if errors:
+        return errors[-1][1]
+    return re.sub(r"^\d\d:\d\d:\d\d [A-Z]+ +", "", said[-1]).strip() if said else ""
 
 
 def stopped_by_user(failure):
