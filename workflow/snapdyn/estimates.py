@@ -106,22 +106,22 @@ def expect(jobs, past):
         jobs: a frame of :func:`planned`.
         past: from :func:`history`; where a job is in it twice, the first counts.
     """
-    exact = past.drop_duplicates(["rule", "job"]).set_index(["rule", "job"])
+    fields = ["rule", "job", *COSTS, "origin"]
+    exact = {row[:2]: row[2:] for row in past[fields][::-1].itertuples(index=False, name=None)}
     # Medians only of one origin: another size says nothing about this one.
-    medians = past.groupby(["origin", "rule"])[list(COSTS)].median()
+    medians = past.groupby(["origin", "rule"])[list(COSTS)].median().T.to_dict("list")
     rows = []
     for rule, job, idle in zip(jobs["rule"], jobs["job"], jobs["idle"], strict=True):
+        found = exact.get((rule, job))
+        like = next((medians[origin, rule] for origin in ORIGINS[:2] if (origin, rule) in medians), None)
         if idle:
             rows.append((0.0, 0.0, 0.0, NOTHING))
-            continue
-        found = exact.loc[(rule, job)] if (rule, job) in exact.index else None
-        like = next((origin for origin in ORIGINS[:2] if (origin, rule) in medians.index), None)
-        if found is not None and (found["origin"] in TRUSTED or like is None):
-            rows.append((*found[list(COSTS)], found["origin"]))
+        elif found and (found[-1] in TRUSTED or like is None):
+            rows.append(found)
         elif like:
-            rows.append((*medians.loc[(like, rule)], "median"))
-        elif ("other size", rule) in medians.index:
-            rows.append((*medians.loc[("other size", rule)], "other size"))
+            rows.append((*like, "median"))
+        elif ("other size", rule) in medians:
+            rows.append((*medians["other size", rule], "other size"))
         else:
             rows.append((np.nan, np.nan, np.nan, "not measured"))
     costs = pd.DataFrame(rows, columns=[*COSTS, "origin"], index=jobs.index)
