@@ -157,6 +157,14 @@ def test_what_a_long_job_says_of_itself_is_passed_on(watch, clock, tmp_path):
     assert watch.run.line().endswith("running: fit cells/seed-0 (seeds: 8/20, 00:16 left)")
 
 
+def test_a_long_job_that_says_nothing_has_the_time_of_earlier_ones(clock):
+    frame = jobs(("fit", "long", 600, ()), ("fit", "short", 10, ()), ("fit", "other", 600, ()))
+    frame.loc[2, "origin"] = "other size"
+    run = progress.Progress(frame, {"threads": 3}, print, clock=clock)
+    for jobid, label in enumerate(("long (2 of about 10 min)", "short", "other")):
+        assert run._label(jobid, 120.0) == f"fit {label}"
+
+
 def test_the_job_log_has_the_lines_that_are_looked_for(tmp_path):
     """Against :meth:`snapdyn.run.Job.progress` itself, so that neither can change alone."""
     from snapdyn import run

@@ -94,7 +94,7 @@ def test_many_failures_and_long_texts_stay_short(run, tmp_path):
 
 
 def test_jobs_that_the_user_stopped_have_not_failed(run, tmp_path):
-    (tmp_path / "own.log").write_text("12:00:00 ERROR   interrupted\n")
+    (tmp_path / "own.log").write_text("12:00:00 ERROR   interrupted by SIGINT after 3.0 s\n")
     run.watcher.failed = {1: progress.Failure("fit", "cells/seed-1", ["own.log"])}
     told = summary.lines(finished(run, 0), succeeded=False)
     assert "3 did not end" in told[0] and not any("Failed" in line for line in told)

@@ -42,7 +42,7 @@ class Progress(logging.Handler):
     def __init__(self, jobs, limits, say, *, alive=None, clock=time.monotonic):
         super().__init__()
         self.jobs, self.limits, self.say, self.alive, self.clock = jobs, limits, say, alive, clock
-        self.about = jobs.set_index("jobid")[["rule", "job", "log"]].to_dict("index")
+        self.about = jobs.set_index("jobid")[["rule", "job", "log", "wall_s", "origin"]].to_dict("index")
         self.total = len(jobs)
         self.began = self.said = clock()
         self.started, self.done, self.failed = {}, {}, {}
@@ -122,14 +122,16 @@ class Progress(logging.Handler):
         if self.failed:
             parts.append(f"{len(self.failed)} failed")
         if running:
-            names = [self._label(jobid) for jobid in list(running)[:SHOWN]]
+            names = [self._label(jobid, seconds) for jobid, seconds in list(running.items())[:SHOWN]]
             more = f" and {len(running) - SHOWN} more" if len(running) > SHOWN else ""
             parts.append(f"running: {', '.join(names)}{more}")
         return "; ".join(parts)
 
-    def _label(self, jobid):
-        about = self.about.get(jobid, {"rule": f"job {jobid}", "job": "", "log": ""})
+    def _label(self, jobid, seconds):
+        about = self.about.get(jobid, {"rule": f"job {jobid}", "job": "", "log": "", "origin": ""})
         inner = inside(about["log"])
+        if not inner and about["origin"] in estimates.TRUSTED and about["wall_s"] > SILENCE:
+            inner = out_of(seconds, max(seconds, about["wall_s"]))
         return " ".join(filter(None, (about["rule"], about["job"]))) + (f" ({inner})" if inner else "")
 
     def due(self):

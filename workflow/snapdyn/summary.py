@@ -74,7 +74,7 @@ def last_line(failure):
 
 def stopped_by_user(failure):
     """Whether a job on this machine ended because the whole run was told to; on a cluster that is worth a word."""
-    return len(failure.logs) == 1 and last_line(failure) == "interrupted"
+    return len(failure.logs) == 1 and last_line(failure).startswith("interrupted")
 
 
 def scorecard(path, *, renewed):
