@@ -1,6 +1,7 @@
 """The lines that a run prints of itself: right numbers, not too many of them, and never the end of the run."""
 
 import logging
+import os
 from types import SimpleNamespace
 
 import numpy as np
@@ -175,6 +176,31 @@ def test_the_job_log_has_the_lines_that_are_looked_for(tmp_path):
         bar.update(3)
         bar.close()
     assert progress.inside(tmp_path / "job.log").startswith("blocks of trajectories: 3/20, ")
+
+
+def test_blocks_of_a_pass_are_told_while_they_are_news_and_nothing_larger_is(tmp_path, monkeypatch):
+    from snapdyn import run
+
+    monkeypatch.setattr(run, "SECONDS_BETWEEN_LINES", 0.0)
+    path = tmp_path / "job.log"
+    with run._logging_to(path):
+        assert list(run.parallel(lambda i: i * i, range(4), 2)) == [0, 1, 4, 9]
+    assert len(path.read_text().splitlines()) == 3  # the last block needs no word
+    assert progress.inside(path).startswith("blocks: 3/4, ")
+    os.utime(path, (0, 0))
+    assert progress.inside(path) == ""
+    with path.open("a") as log:
+        log.write("05:51:28 INFO    seeds: 4/20,  1.42s/it, 00:05 gone, 00:22 left\n")
+        log.write("05:51:29 INFO    blocks: 9/10,  1.42s/it, 00:05 gone, 00:01 left\n")
+    assert progress.inside(path) == "seeds: 4/20, 00:22 left"
+
+
+def test_passes_that_are_soon_done_say_nothing(tmp_path):
+    from snapdyn import run
+
+    with run._logging_to(tmp_path / "job.log"):
+        list(run.parallel(abs, range(100), 1))
+    assert (tmp_path / "job.log").read_text() == ""
 
 
 def test_the_thread_says_lines_until_it_is_closed(clock):

@@ -5,6 +5,7 @@ from a thread, so that whatever goes wrong here costs a line and never a run.
 """
 
 import logging
+import os
 import re
 import threading
 import time
@@ -12,6 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from snapdyn import estimates
+from snapdyn.run import SECONDS_BETWEEN_LINES
 
 FIRST, LONGEST, SILENCE = 5.0, 300.0, 60.0  # seconds between lines: at first, at most, and while nothing ends
 SHOWN = 2  # running jobs that a line names
@@ -168,16 +170,23 @@ class Progress(logging.Handler):
 
 
 def inside(log):
-    """How far a job is, from the last progress line of its log: ``seeds: 12/20, 00:10 left``; empty without any."""
+    """How far a job is, from the last progress line of its log: ``seeds: 12/20, 00:10 left``; empty without any.
+
+    The blocks of one pass over the data count only where nothing larger is told of, and only while they are news:
+    a job is more than one pass.
+    """
     try:
         with open(log, "rb") as file:
             file.seek(0, 2)
             file.seek(max(file.tell() - 4096, 0))
             tail = file.read().decode("utf-8", "replace")
+            news = time.time() - os.fstat(file.fileno()).st_mtime < 4 * SECONDS_BETWEEN_LINES
     except OSError:
         return ""
-    found = [match for line in tail.splitlines() if (match := _INSIDE.search(line))]
-    return "{}, {} left".format(*found[-1].groups()) if found else ""
+    found = [match.groups() for line in tail.splitlines() if (match := _INSIDE.search(line))]
+    larger = [groups for groups in found if not groups[0].startswith("blocks: ")]
+    last = larger[-1:] or found[-1:] * news
+    return "{}, {} left".format(*last[0]) if last else ""
 
 
 def said(seconds):

@@ -15,10 +15,14 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import cache, cached_property
+from operator import length_hint
 from pathlib import Path
 
 from snapdyn import __version__, interruption, writing
 
+# Read again by snapdyn.progress, to say how far a long job is.
+PROGRESS_LINE = "{desc}: {n_fmt}/{total_fmt}, {rate_fmt}, {elapsed} gone, {remaining} left"
+SECONDS_BETWEEN_LINES = 5.0
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 for _name in THREAD_VARIABLES:  # numerical libraries read them once, when they are imported
@@ -140,13 +144,26 @@ def parallel(function, items, threads):
 
     Yields:
         the results in the order of ``items``, so that summing them gives the same bits for any ``threads``;
-        one at a time, so that nobody has to hold them all.
+        one at a time, so that nobody has to hold them all. What takes long says in the log how far it is.
     """
     if threads <= 1:
-        yield from map(function, items)
+        yield from _telling(map(function, items), length_hint(items))
         return
     with ThreadPoolExecutor(threads) as pool:
-        yield from pool.map(function, items)
+        yield from _telling(pool.map(function, items), length_hint(items))
+
+
+def _telling(results, total):
+    """The same ``results``; a line in the log now and then, none where they take no longer than that."""
+    began = said = time.monotonic()
+    for n, result in enumerate(results, 1):
+        yield result
+        if n < total and time.monotonic() - said >= SECONDS_BETWEEN_LINES:
+            from tqdm import tqdm
+
+            said = time.monotonic()
+            line = tqdm.format_meter(n, total, said - began, prefix="blocks", bar_format=PROGRESS_LINE)
+            logging.getLogger("snapdyn").info(line)
 
 
 def choose_device(asked):
@@ -189,7 +206,7 @@ def _progress_class():
     from tqdm import tqdm
 
     class Progress(tqdm):
-        seconds_between_lines = 5.0
+        seconds_between_lines = SECONDS_BETWEEN_LINES
 
         def __init__(self, *args, log, **kwargs):
             self._log, self._last = log, time.monotonic()
@@ -210,8 +227,7 @@ def _progress_class():
 
         def _say(self):
             self._last = time.monotonic()
-            form = "{desc}: {n_fmt}/{total_fmt}, {rate_fmt}, {elapsed} gone, {remaining} left"
-            self._log.info(self.format_meter(**self.format_dict | {"bar_format": form}))
+            self._log.info(self.format_meter(**self.format_dict | {"bar_format": PROGRESS_LINE}))
 
     return Progress
 
