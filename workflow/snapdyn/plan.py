@@ -32,13 +32,13 @@ def main(arguments):
     jobs = estimates.planned(current.workflow.dag)
     plan, results = current.plan, Path(current.results)
     missing = [f"executor plugin: pip install snakemake-executor-plugin-{absent}"] if absent else []
+    lines = []
     if len(jobs):
         limits = estimates.limits_of(current.workflow)
         jobs = estimates.expect(jobs, estimates.history(plan.run, results))
-        print("\n".join(listing(plan.run, jobs, limits)))
-        print("\n".join(device(plan, jobs, "jobs" in limits)))
+        lines += [*listing(plan.run, jobs, limits), *device(plan, jobs, "jobs" in limits)]
         missing += lacking(current, jobs, cluster="jobs" in limits)
-    print("\n".join([*left_out(plan), *room(results), *gaps(missing)]))
+    print("\n".join([*lines, *left_out(plan), *room(results), *gaps(missing)]))
     return 0
 
 
