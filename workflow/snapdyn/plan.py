@@ -29,17 +29,23 @@ def main(arguments):
     current = session.CURRENT
     if getattr(current and current.workflow, "dag", None) is None:  # asked for something else, such as --list-rules
         return 0
+    with contextlib.chdir(current.folder):
+        print("\n".join(told(current, absent)))
+    return 0
+
+
+def told(current, absent):
+    """The lines about a session whose graph is known; ``absent`` names an executor that is not installed."""
     jobs = estimates.planned(current.workflow.dag)
     plan, results = current.plan, Path(current.results)
     missing = [f"executor plugin: pip install snakemake-executor-plugin-{absent}"] if absent else []
-    lines = []
     if len(jobs):
         limits = estimates.limits_of(current.workflow)
         jobs = estimates.expect(jobs, estimates.history(plan.run, results))
-        lines += [*listing(plan.run, jobs, limits), *device(plan, jobs, "jobs" in limits)]
+        yield from listing(plan.run, jobs, limits)
+        yield from device(plan, jobs, "jobs" in limits)
         missing += lacking(current, jobs, cluster="jobs" in limits)
-    print("\n".join([*lines, *left_out(plan), *room(results), *gaps(missing)]))
-    return 0
+    yield from [*left_out(plan), *room(results), *gaps(missing)]
 
 
 def dry_run(arguments, *, cluster=None):

@@ -6,7 +6,8 @@ nothing here may break a run: if Snakemake's inner life is not what we know, the
 """
 
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 
 from snapdyn import preflight
 
@@ -20,12 +21,14 @@ class Session:
         plan: the :class:`snapdyn.config.Plan`.
         declared: the resources of config/resources.yaml.
         watcher: the :class:`snapdyn.progress.Progress` of a run under way.
+        folder: where results go, as ``--directory`` may say.
     """
 
     workflow: object
     plan: object
     declared: dict
     watcher: object = None
+    folder: Path = field(default_factory=Path.cwd)
 
     @property
     def results(self):
