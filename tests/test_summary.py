@@ -26,7 +26,8 @@ def run(tmp_path, monkeypatch):
         skipped_experiments=lambda: {"drift/gone": "resource gone is not here"},
         of=lambda paper: [SimpleNamespace(experiment="mine")],
     )
-    return Session(SimpleNamespace(), plan, {}, watcher)
+    given = SimpleNamespace(configfiles=[tmp_path / "mine.yaml"], config={"seeds": 2})
+    return Session(SimpleNamespace(config_settings=given), plan, {}, watcher)
 
 
 def finished(run, *ids):
@@ -62,9 +63,8 @@ def test_a_run_that_worked(run, tmp_path):
         "Scorecard: 4 claims and targets: 1 better, 2 short, 1 not run.",
         "Better than doing nothing: mine cannot tell.",
         "Left out: drift/gone, theirs: resource gone is not here",
-        "Look at: results/demo/scorecard.md",
-        "         results/demo/analyses/mine/page.md",
-        "         results/demo/figures (2 figures)",
+        "Look at: results/demo/scorecard.md; results/demo/analyses/mine/page.md; results/demo/figures (2 figures)",
+        'All on one page: make report ARGS="--configfile mine.yaml --config seeds=2"',
     ]
 
 
@@ -100,6 +100,10 @@ def test_jobs_that_the_user_stopped_have_not_failed(run, tmp_path):
     assert "3 did not end" in told[0] and not any("Failed" in line for line in told)
     run.watcher.failed[1].logs.append("slurm.log")  # a cluster that stops a job is another matter
     assert "Failed: fit cells/seed-1" in summary.lines(run, succeeded=False)
+
+
+def test_the_report_of_the_full_run_needs_no_arguments():
+    assert summary.report_command(SimpleNamespace(configfiles=[], config={})) == "make report"
 
 
 def test_a_run_without_benchmarks_promises_nothing(run):

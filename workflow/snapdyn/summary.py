@@ -24,7 +24,7 @@ def lines(run, succeeded):
         failures(failed),
         [*scorecard(results / "scorecard.parquet", renewed="scorecard" in renewed), *analyses(plan, results)],
         skipped(session.left_out(plan)),
-        places(results),
+        places(results, report_command(run.workflow.config_settings)),
     )
 
 
@@ -112,14 +112,26 @@ def skipped(left_out):
         yield f"Left out for {len(grouped) - LEFT_OUT} more reasons: scorecard.md has them."
 
 
-def places(results):
+def report_command(settings):
+    """What makes the report of this run: its configuration files and values, as the user gave them."""
+    here = Path.cwd()
+    files = [path.relative_to(here) if path.is_relative_to(here) else path for path in map(Path, settings.configfiles)]
+    given = [f"--configfile {' '.join(map(str, files))}"] if files else []
+    given += [f"--config {' '.join(f'{key}={value}' for key, value in settings.config.items())}"] * bool(
+        settings.config
+    )
+    return f'make report ARGS="{" ".join(given)}"' if given else "make report"
+
+
+def places(results, report):
     """Where to look, as far as there is something to see."""
     pages = sorted(results.glob("analyses/*/page.md"))
     figures = sorted(results.glob("figures/*/*.png"))
-    if (card := results / "scorecard.md").exists():
-        yield f"Look at: {card}"
+    found = [card] if (card := results / "scorecard.md").exists() else []
     if pages:
-        first = pages[0] if len(pages) == 1 else results / "analyses" / "*" / "page.md"
-        yield f"         {first}"
+        found.append(pages[0] if len(pages) == 1 else results / "analyses" / "*" / "page.md")
     if figures:
-        yield f"         {results / 'figures'} ({len(figures)} figures)"
+        found.append(f"{results / 'figures'} ({len(figures)} figures)")
+    if found:
+        yield f"Look at: {'; '.join(map(str, found))}"
+        yield f"All on one page: {report}"
