@@ -14,7 +14,7 @@ SNAKEFILES := Snakefile workflow/Snakefile workflow/rules
 
 export OMP_NUM_THREADS := 1
 
-.PHONY: help setup setup-dev demo run plan report test lint format lock bench docs publish
+.PHONY: help setup setup-dev setup-slurm demo run plan report test test-slurm lint format lock bench docs publish
 
 help: ## list what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,6 +22,8 @@ help: ## list what can be made
 setup: .venv/setup.stamp ## install snapdyn into .venv
 
 setup-dev: .venv/setup-dev.stamp ## and what tests and checks need
+
+setup-slurm: .venv/setup-slurm.stamp ## and what a SLURM cluster needs: docs/cluster.md
 
 demo: setup ## every paper at small size, without network
 	$(PY) -m snapdyn.launch $(ARGS) --configfile config/demo.yaml
@@ -40,6 +42,9 @@ report: setup ## results/<run>/report.html, one file: make report ARGS="--config
 test: lint ## all checks and tests: make test ARGS=tests/test_run.py
 	$(PY) -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
+test-slurm: setup-dev setup-slurm ## the workflow on a real SLURM of one node, installed by apt where it may
+	$(PY) -m pytest tests/slurm $(ARGS)
+
 lint: setup-dev ## style of Python and of Snakemake
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
@@ -57,6 +62,7 @@ bench: setup-dev ## hot paths beside their peers, as parquet
 lock: setup-dev ## renew the locks within the bounds of envs/*.in: make lock ARGS=--upgrade
 	cd envs && ../.venv/bin/$(COMPILE) $(ARGS) --override overrides.txt requirements.in -o requirements.txt
 	cd envs && ../.venv/bin/$(COMPILE) $(ARGS) --override overrides.txt requirements-dev.in -o requirements-dev.txt
+	cd envs && ../.venv/bin/$(COMPILE) $(ARGS) --override overrides.txt requirements-slurm.in -o requirements-slurm.txt
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
@@ -72,6 +78,10 @@ lock: setup-dev ## renew the locks within the bounds of envs/*.in: make lock ARG
 
 .venv/setup-dev.stamp: .venv/setup.stamp envs/requirements-dev.txt
 	$(LOCKED) -r envs/requirements-dev.txt
+	@touch $@
+
+.venv/setup-slurm.stamp: .venv/setup.stamp envs/requirements-slurm.txt
+	$(LOCKED) -r envs/requirements-slurm.txt
 	@touch $@
 
 docs: setup ## regenerate the configuration page from the schema

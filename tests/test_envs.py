@@ -15,7 +15,7 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).parents[1]
 ENVS = ROOT / "envs"
 CONDA = sorted(ENVS.glob("*.yaml"))
-LOCKS = [ENVS / "requirements.txt", ENVS / "requirements-dev.txt"]
+LOCKS = [ENVS / f"requirements{which}.txt" for which in ("", "-dev", "-slurm")]
 CONDA_NAMES = {"pytorch": "torch", "matplotlib-base": "matplotlib", "snakemake-minimal": "snakemake"}
 
 

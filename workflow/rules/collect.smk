@@ -18,7 +18,7 @@ rule collect:
         "../../envs/base.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=growing(2000),
         runtime=10,
         gpu=0,
     script:
@@ -44,7 +44,7 @@ rule scorecard:
         "../../envs/base.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
+        mem_mb=growing(1000),
         runtime=10,
         gpu=0,
     params:

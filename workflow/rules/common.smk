@@ -49,8 +49,16 @@ try:
 except configuration.ConfigError as error:
     raise WorkflowError(str(error)) from None
 RESULTS = f"results/{PLAN.run}"
-# Rules that can use a GPU ask for one unless the configuration says cpu.
-GPU = 0 if PLAN.config["device"] == "cpu" else 1
+
+
+def growing(mb):
+    """Memory of a job, doubled at every further attempt: a cluster kills what needs more than it asked for."""
+    return lambda wildcards, attempt: mb * 2 ** (attempt - 1)
+
+
+def gpu_for(fits):
+    """How many GPUs a job asks for: one if any of its methods can use it and the configuration does not say cpu."""
+    return int(PLAN.config["device"] != "cpu" and any(methods.takes_device(fit.method) for fit in fits))
 
 
 def library(script, *modules):

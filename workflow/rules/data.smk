@@ -22,7 +22,7 @@ rule simulate:
         "../../envs/torch.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=growing(2000),
         runtime=60,
         gpu=0,
     params:
@@ -50,7 +50,7 @@ rule synthesise:
         "../../envs/cells.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
+        mem_mb=growing(4000),
         runtime=60,
         gpu=0,
     params:
@@ -74,7 +74,7 @@ rule fetch_resource:
         "../../envs/base.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
+        mem_mb=growing(1000),
         runtime=60,
         gpu=0,
     params:
@@ -101,7 +101,7 @@ rule import_resource:
         "../../envs/cells.yaml"
     threads: 1
     resources:
-        mem_mb=6000,
+        mem_mb=growing(6000),
         runtime=60,
         gpu=0,
     params:
@@ -129,7 +129,7 @@ rule import_own:
         "../../envs/cells.yaml"
     threads: 1
     resources:
-        mem_mb=8000,
+        mem_mb=growing(8000),
         runtime=120,
         gpu=0,
     params:

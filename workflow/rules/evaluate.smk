@@ -20,7 +20,7 @@ rule score_recovery:
         "../../envs/base.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
+        mem_mb=growing(1000),
         runtime=10,
         gpu=0,
     params:
@@ -58,7 +58,7 @@ rule score_baselines:
         "../../envs/base.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
+        mem_mb=growing(4000),
         runtime=120,
         gpu=0,
     params:
@@ -89,7 +89,7 @@ rule evaluate:
         "../../envs/torch.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
+        mem_mb=growing(4000),
         runtime=120,
         gpu=0,
     params:
@@ -120,7 +120,7 @@ rule evaluate_analysis:
         "../../envs/torch.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
+        mem_mb=growing(4000),
         runtime=120,
         gpu=0,
     params:
@@ -152,7 +152,7 @@ rule gather_forecast:
         "../../envs/base.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
+        mem_mb=growing(1000),
         runtime=10,
         gpu=0,
     script:
@@ -174,7 +174,7 @@ rule gather_analysis:
         "../../envs/base.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
+        mem_mb=growing(1000),
         runtime=10,
         gpu=0,
     script:

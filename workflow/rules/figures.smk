@@ -22,7 +22,7 @@ rule figure:
         "../../envs/torch.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=growing(2000),
         runtime=20,
         gpu=0,
     params:
@@ -55,7 +55,7 @@ rule page:
         "../../envs/base.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=growing(2000),
         runtime=20,
         gpu=0,
     params:

@@ -20,9 +20,9 @@ rule recover:
         "../../envs/torch.yaml"
     threads: 2
     resources:
-        mem_mb=4000,
+        mem_mb=growing(4000),
         runtime=120,
-        gpu=GPU,
+        gpu=lambda w: gpu_for(PLAN.of(**w)),
     params:
         fit=lambda w: asdict(PLAN.one(**w)),
         precision=PLAN.config["precision"],
@@ -49,9 +49,9 @@ rule study:
         "../../envs/torch.yaml"
     threads: 2
     resources:
-        mem_mb=4000,
+        mem_mb=growing(4000),
         runtime=120,
-        gpu=GPU,
+        gpu=lambda w: gpu_for(PLAN.of(**w)),
     params:
         fits=lambda w: [asdict(fit) for fit in PLAN.of(**w)],
         spec=lambda w: PLAN.study(**w),
@@ -80,9 +80,9 @@ rule fit:
         "../../envs/torch.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
+        mem_mb=growing(4000),
         runtime=240,
-        gpu=GPU,
+        gpu=lambda w: gpu_for(PLAN.of(paper=w.paper, experiment=w.experiment, method=w.method)),
     params:
         fit=lambda w: asdict(PLAN.one(paper=w.paper, experiment=w.experiment, dataset=w.dataset, method=w.method)),
         precision=PLAN.config["precision"],
@@ -110,9 +110,9 @@ rule fit_analysis:
         "../../envs/torch.yaml"
     threads: 1
     resources:
-        mem_mb=8000,
+        mem_mb=growing(8000),
         runtime=240,
-        gpu=GPU,
+        gpu=lambda w: gpu_for([analysis(w)]),
     params:
         fit=lambda w: asdict(analysis(w)),
         precision=PLAN.config["precision"],

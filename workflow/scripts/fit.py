@@ -16,7 +16,7 @@ with run.job(snakemake) as job:
         diffusivity=fit.diffusivity,
         options=fit.options,
         precision=snakemake.params.precision,
-        device=job.device,
+        device=job.device_for(methods.takes_device(fit.method)),
         threads=job.threads,
         keep=checkpoint.of(job),
     )

@@ -13,6 +13,7 @@ with run.job(snakemake) as job:
 
     fit = config.Fit(**snakemake.params.fit)
     keep = checkpoint.of(job)
+    device = job.device_for(methods.takes_device(fit.method))
 
     def recovered(path):
         snapshots = Snapshots.from_frame(*artifacts.read(path, "snapshots/1"))
@@ -25,7 +26,7 @@ with run.job(snakemake) as job:
             diffusivity=fit.diffusivity,
             options=fit.options,
             precision=snakemake.params.precision,
-            device=job.device,
+            device=device,
             threads=job.threads,
             keep=keep,
         )

@@ -5,12 +5,13 @@ from snapdyn import run
 with run.job(snakemake) as job:
     import pandas as pd
 
-    from snapdyn import artifacts, checkpoint, config, studies
+    from snapdyn import artifacts, checkpoint, config, methods, studies
     from snapdyn.snapshots import Snapshots
 
     fits = [config.Fit(**fit) for fit in snakemake.params.fits]
     spec = snakemake.params.spec
-    how = {"device": job.device, "threads": job.threads, "keep": checkpoint.of(job)}
+    device = job.device_for(any(methods.takes_device(fit.method) for fit in fits))
+    how = {"device": device, "threads": job.threads, "keep": checkpoint.of(job)}
     parts = []
     for path in job.progress(snakemake.input.snapshots, "seeds"):
         snapshots = Snapshots.from_frame(*artifacts.read(path, "snapshots/1"))

@@ -48,6 +48,21 @@ def modules_named(names, package):
     return sorted({path for entry in found.values() for path in modules_behind(entry, package)})
 
 
+def accepts(path, cls, function, argument):
+    """Whether ``cls.function`` in the file ``path`` takes ``argument``, without importing anything.
+
+    Returns:
+        True as well where the source does not tell, as for a function that is inherited.
+    """
+    classes = [node for node in _parsed(Path(path)).body if isinstance(node, ast.ClassDef) and node.name == cls]
+    for node in (node for found in classes for node in found.body):
+        if isinstance(node, ast.FunctionDef) and node.name == function:
+            given = node.args
+            names = {arg.arg for arg in [*given.posonlyargs, *given.args, *given.kwonlyargs]}
+            return argument in names or given.kwarg is not None
+    return True
+
+
 def _file_of(name, package):
     """The file that holds ``package.name``, or a sentence saying that there is none."""
     if name is None:

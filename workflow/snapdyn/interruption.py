@@ -118,7 +118,7 @@ def counted_as_running():
     with suppress(ImportError, OSError):  # without flock, or outside a Snakemake folder, nobody waits
         import fcntl
 
-        handle = JOBS_LOCK.open("a")
+        handle = JOBS_LOCK.open("a+")  # NFS shares a lock only of what is open for reading
         fcntl.flock(handle, fcntl.LOCK_SH)  # a launch holds the other kind for as long as it sweeps
     try:
         yield

@@ -2,7 +2,8 @@
 
 An operating-system lock, held by the process that is Snakemake and gone with it however it ends, says whether a
 run is alive. If none is, what a killed one left behind is cleared away: Snakemake's own lock, jobs that still
-write (they notice and end; we wait), half-written files, and incomplete outputs (made again).
+write (they notice and end; we wait), jobs in the queue of a cluster (cancelled), half-written files, and incomplete
+outputs (made again).
 """
 
 import errno
@@ -17,7 +18,7 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
-from snapdyn import interruption, writing
+from snapdyn import interruption, slurm, writing
 
 REFUSED = 2
 
@@ -73,7 +74,8 @@ def prepare(folder):
         return trouble
     if (results.exists() or results.is_symlink()) and (trouble := writing.trouble_with(results)):
         return trouble
-    if trouble := hold_lock(state / "snapdyn.lock") or clear_stale_locks(folder):
+    held = hold_lock(state / "snapdyn.lock")
+    if trouble := held or clear_stale_locks(folder) or slurm.cancel_leftovers(folder):
         return trouble
     with without_orphans(folder / interruption.JOBS_LOCK):
         writing.sweep(results)
@@ -198,7 +200,8 @@ def _snakemakes_in(folder):
 
     def at_work(process):
         command = process.info["cmdline"] or []
-        return process.info["cwd"] == str(folder) and "snakemake" in [Path(word).name for word in command[:3]]
+        ours = process.info["cwd"] == str(folder) and "snakemake" in [Path(word).name for word in command[:3]]
+        return ours and "--target-jobs" not in command  # that is a job of a Snakemake, on this node of a cluster
 
     return [process.pid for process in psutil.process_iter(["cmdline", "cwd"]) if at_work(process)]
 

@@ -5,9 +5,12 @@ a method that cannot work is refused when the graph is built, with one that can.
 """
 
 import difflib
-import importlib
+import importlib.util
 import inspect
 from dataclasses import dataclass, field
+from pathlib import Path
+
+from snapdyn import codebase
 
 KERNEL = {
     "bandwidth": "a number, one per axis, or density | score | divergence | wide",
@@ -194,6 +197,20 @@ def resolve(name):
             raise ValueError(f"cannot import the method {name!r}: {error}. Is its folder on PYTHONPATH?") from None
     module, cls = METHODS[name].target.split(":")
     return getattr(importlib.import_module(f"snapdyn.{module}"), cls)
+
+
+def takes_device(name):
+    """Whether a method can use a GPU: its ``fit`` takes a device. Reads its source and imports nothing.
+
+    A class from outside whose source is not at hand counts as one that can.
+    """
+    if not is_custom(name):
+        module, cls = METHODS[name].target.split(":")
+        return codebase.accepts(Path(__file__).with_name(f"{module}.py"), cls, "fit", "device")
+    module, _, cls = name.partition(":")
+    spec = importlib.util.find_spec(module)
+    source = spec.origin if spec and str(spec.origin).endswith(".py") else None
+    return codebase.accepts(source, cls, "fit", "device") if source else True
 
 
 def contract_faults(cls):

@@ -97,7 +97,7 @@ class AffinePropagation:
     def __init__(self, *, axes, time_unit=None, restarts=4):
         self.axes, self.time_unit, self.restarts = list(axes), time_unit, restarts
 
-    def fit(self, snapshots, *, rng, device="cpu", threads=1):
+    def fit(self, snapshots, *, rng):
         """Fit the training rows of at least two snapshots; see :class:`AffineModel`."""
         data = snapshots.select(split="train")
         times, dim = data.times, data.dim

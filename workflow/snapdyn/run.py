@@ -65,7 +65,12 @@ class Job:
     @cached_property
     def device(self):
         """The torch device of this job, ``"cpu"`` or ``"cuda"``; asking for it imports and seeds torch."""
-        device, why = choose_device(self._device_asked)
+        return self.device_for(True)
+
+    def device_for(self, able):
+        """:attr:`device` where the job's method is ``able`` to use a GPU; else the CPU, whatever is configured."""
+        device, why = choose_device(self._device_asked if able else "cpu")
+        why = why if able else "the method runs on the CPU only"
         self._seed_globals()
         _witness(device=device, device_because=why)
         self.log.info("device %s: %s", device, why)
@@ -101,6 +106,9 @@ def job(snakemake):
     ):
         try:
             log.info("rule %s %s, snapdyn %s, %s", snakemake.rule, wildcards, __version__, started)
+            if slurm_job := os.environ.get("SLURM_JOB_ID"):
+                seen = os.environ.get("CUDA_VISIBLE_DEVICES", "none")
+                log.info("SLURM job %s on %s, GPUs: %s", slurm_job, platform.node(), seen)
             _witness(
                 rule=snakemake.rule,
                 wildcards=wildcards,
@@ -110,6 +118,7 @@ def job(snakemake):
                 dirty=lambda: _commit().endswith("-dirty"),
                 versions=_versions,
                 host=platform.node(),
+                slurm_job=slurm_job,
                 platform=platform.platform(),
                 device="not asked for",
             )

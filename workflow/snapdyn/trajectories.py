@@ -88,7 +88,7 @@ class SparseRegression:
         self.drift, self.diffusivity = drift, diffusivity
         self.threshold, self.ridge, self.order = threshold, ridge, order
 
-    def fit(self, snapshots, *, rng, device="cpu"):
+    def fit(self, snapshots, *, rng):
         """Fit the training rows, whole trajectories; see :class:`snapdyn.models.DriftModel`."""
         from pysindy.optimizers import STLSQ  # slow to import, and no other method needs it
 
