@@ -169,7 +169,7 @@ def test_a_folder_that_takes_nothing_is_told_before_anything_runs(folder, capsys
     monkeypatch.setattr(launcher.writing.tempfile, "TemporaryFile", temporary_file)
     assert launcher.main(["--cores", "1"]) == 2
     told = capsys.readouterr().err
-    assert told.startswith(f"cannot write to {folder / where}: Read-only file system. Make it writable, or move")
+    assert told.startswith(f"cannot write to {folder / where}: Read-only file system. Make it writable, or work")
     assert told.count("\n") == 1 and not list(folder.glob("part-*.txt"))
 
 

@@ -80,8 +80,8 @@ def test_a_full_disk(tmp_path, monkeypatch, name):
     with pytest.raises(writing.WriteError) as told:
         WRITERS[name](tmp_path / name)
     said = str(told.value)
-    assert said.startswith(f"cannot write {tmp_path / name}: No space left on device. Free some space, or move ")
-    assert "put a link in its place. Finished results are kept: the same command goes on" in said
+    assert said.startswith(f"cannot write {tmp_path / name}: No space left on device. Free some space, or work on ")
+    assert "(the folder results may be a link to one). Finished results are kept: the same command goes on" in said
     assert not list(tmp_path.iterdir())
 
 
@@ -113,7 +113,7 @@ def test_a_limit_on_the_size_of_files(tmp_path):
 def test_a_disk_that_turns_read_only_does_not_hide_what_happened(tmp_path, monkeypatch):
     monkeypatch.setattr("snapdyn.writing.os.replace", refuse(errno.EROFS))
     monkeypatch.setattr("snapdyn.writing.Path.unlink", refuse(errno.EROFS))
-    with pytest.raises(writing.WriteError, match="Read-only file system. Make it writable, or move"):
+    with pytest.raises(writing.WriteError, match="Read-only file system. Make it writable, or work"):
         artifacts.write_json({}, tmp_path / "facts.json")
     monkeypatch.undo()
     (left,) = tmp_path.iterdir()

@@ -49,6 +49,8 @@ def main(arguments):
             file=sys.stderr,
         )
         return 128 + getattr(signal, signals[0])
+    if status and (trouble := writing.trouble_with(folder / ".snakemake")):
+        print(trouble, file=sys.stderr)  # Snakemake itself has less to say about a full disk
     return status
 
 

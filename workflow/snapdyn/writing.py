@@ -11,7 +11,7 @@ from pathlib import Path
 
 UNFINISHED = ".unfinished-"  # part of every temporary name, so that a later run can tell what a killed job left
 
-_ELSEWHERE = "or move the folder results to another disk and put a link in its place"
+_ELSEWHERE = "or work on another disk (the folder results may be a link to one)"
 _SPACE = f"Free some space, {_ELSEWHERE}"
 _RIGHTS = f"Make it writable, {_ELSEWHERE}"
 REMEDIES = {
