@@ -73,6 +73,12 @@ def test_the_pace_of_the_run_corrects_the_time(watch, clock):
     assert 13 <= whole <= 16  # five rounds of three minutes; benchmarks alone say five minutes
 
 
+def test_medians_are_no_promise(clock):
+    frame = jobs(*[("fit", str(i), 60, ()) for i in range(10)])
+    frame.loc[:3, "origin"] = "median"
+    assert progress.Progress(frame, {"threads": 1}, print, clock=clock).promise is None
+
+
 def test_lines_come_seldom(watch, clock):
     begin(watch.run, 0, 1)
     for second in range(1, 60):

@@ -20,7 +20,7 @@ COSTS = ("wall_s", "cpu_s", "peak_mb")
 # Where a number comes from, best first. A median is that of the rule; "other size" are jobs of the published size
 # in a run that states sizes of its own: a shape to start from, not a time to promise.
 ORIGINS = ("this run", "full run", "median", "other size", "not measured")
-TRUSTED = ORIGINS[:3]
+OWN, TRUSTED = ORIGINS[:2], ORIGINS[:3]
 NOTHING = "nothing to compute"  # targets such as `all`
 SETTLING = 60.0  # seconds that a run must last before its own pace outweighs earlier benchmarks
 ENOUGH = 5  # finished jobs that say how jobs of another size compare
@@ -113,7 +113,7 @@ def expect(jobs, past):
     rows = []
     for rule, job, idle in zip(jobs["rule"], jobs["job"], jobs["idle"], strict=True):
         found = exact.get((rule, job))
-        like = next((medians[origin, rule] for origin in ORIGINS[:2] if (origin, rule) in medians), None)
+        like = next((medians[origin, rule] for origin in OWN if (origin, rule) in medians), None)
         if idle:
             rows.append((0.0, 0.0, 0.0, NOTHING))
         elif found and (found[-1] in TRUSTED or like is None):
