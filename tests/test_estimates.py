@@ -94,6 +94,19 @@ def test_history_is_this_runs_own_and_the_kept_one(tmp_path):
     assert estimates.history("demo", tmp_path / "elsewhere", tmp_path / "absent.parquet").empty
 
 
+def test_a_benchmark_that_a_full_disk_cut_off_does_not_count(tmp_path):
+    for name, text in (("a", "s\tmax_rss\tcpu_time\n5\t100\t4\n"), ("b", "")):
+        path = tmp_path / "benchmarks" / "fit" / f"{name}.tsv"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    assert estimates.history("mine", tmp_path, tmp_path / "absent.parquet")["job"].tolist() == ["a"]
+
+
+def test_what_waits_for_a_failed_job_is_stranded():
+    frame = jobs(("a", "", 1, ()), ("b", "", 1, ()), ("c", "", 1, (0,)), ("d", "", 1, (1,)), ("e", "", 1, (2, 3)))
+    assert estimates.stranded(frame, [0]) == {0, 2, 4} and estimates.stranded(frame, []) == set()
+
+
 def test_names_come_from_logs():
     assert estimates.name_of("fit", "results/full/logs/fit/paper/cells/seed-0.log") == "paper/cells/seed-0"
     assert estimates.name_of("moments", "results/x/logs/moments/a/moments.log") == "a/moments"

@@ -134,6 +134,15 @@ def test_failures_keep_both_logs_and_another_attempt_forgets_them(watch):
     assert kept.messages == ["ran out of memory"] and "1 failed" in watch.run.line()
 
 
+def test_what_cannot_run_any_more_takes_no_time(clock):
+    chain = jobs(("fit", "a", 100, ()), ("fit", "b", 100, ()), ("page", "a", 100, (0,)))
+    run = progress.Progress(chain, {"threads": 1}, print, clock=clock)
+    begin(run, 0)
+    assert run.line().startswith("0 of 3 jobs, 0 of about 5 min")
+    fail(run, 0)
+    assert run.line() == "0 of 3 jobs, 0 of about 2 min; 1 failed"
+
+
 def test_a_group_that_fails_names_its_jobs_and_the_clusters_log(watch):
     info = [{"jobid": i, "rule_name": "fit", "log": [f"{i}.log"]} for i in (0, 1)]
     tell(watch.run, LogEvent.GROUP_ERROR, groupid="short", aux_logs=["slurm.log"], job_error_info=info)

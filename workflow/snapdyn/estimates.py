@@ -34,7 +34,7 @@ class Schedule(NamedTuple):
 
 
 def planned(dag):
-    """The jobs that Snakemake's ``dag`` wants to run, as a frame."""
+    """The jobs that Snakemake's ``dag`` wants to run, as a frame; each stands behind those that it waits for."""
     ids = {job: dag.jobid(job) for job in dag.needrun_jobs(exclude_finished=False)}
     jobs = [job for level in dag.toposorted(set(ids)) for job in sorted(level, key=ids.get)]
     return pd.DataFrame(
@@ -89,7 +89,7 @@ def history(run, results, kept=KEPT):
     """
     parts = []
     folder = Path(results) / "benchmarks"
-    if any(folder.rglob("*.tsv")):
+    if any(path.stat().st_size for path in folder.rglob("*.tsv")):
         parts.append(publish.benchmarks(folder).assign(origin="this run"))
     if Path(kept).exists():
         frame, _ = artifacts.read(kept, "rule-benchmark/1")
@@ -190,6 +190,15 @@ def schedule(jobs, limits):
 def longest_chain(jobs):
     """Seconds of the longest chain of jobs that wait for each other: no number of cores is faster."""
     return schedule(jobs, {}).seconds
+
+
+def stranded(jobs, failed):
+    """The ids of jobs that will not run since ``failed`` ones did not end: those, and whatever waits for them."""
+    gone = set(failed)
+    for jobid, after in zip(jobs["jobid"], jobs["after"], strict=True):  # whoever waits stands later
+        if gone.intersection(after):
+            gone.add(jobid)
+    return gone
 
 
 def remaining(jobs, done, running, limits, elapsed):

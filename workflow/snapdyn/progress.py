@@ -118,7 +118,8 @@ class Progress(logging.Handler):
     def line(self):
         """The line, such as ``57 of 344 jobs, 12 of about 41 min; running: recover lorenz/moments (seeds: 3/20)``."""
         elapsed, running = self.elapsed, self.running()
-        left = estimates.remaining(self.jobs, dict(self.done), running, self.limits, elapsed)
+        jobs = self.jobs[~self.jobs["jobid"].isin(estimates.stranded(self.jobs, list(self.failed)))]
+        left = estimates.remaining(jobs, dict(self.done), running, self.limits, elapsed)
         time_said = said(elapsed) if left is None else out_of(elapsed, elapsed + left)
         parts = [f"{len(self.done)} of {self.total} jobs, {time_said}"]
         if self.failed:

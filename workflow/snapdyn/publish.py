@@ -22,6 +22,8 @@ def benchmarks(folder):
     """Every Snakemake benchmark under ``folder`` as one ``rule-benchmark/1`` frame: rule, job, wall, CPU, memory."""
     parts = []
     for path in sorted(Path(folder).rglob("*.tsv")):
+        if not path.stat().st_size:  # what a full disk leaves
+            continue
         rule, *job = path.relative_to(folder).with_suffix("").parts
         # "NA" stands for a job that ended before it could be measured
         table = pd.read_csv(path, sep="\t", na_values=["-", "NA"])[list(MEASURES)].rename(columns=MEASURES)
