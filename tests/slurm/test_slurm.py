@@ -1,6 +1,7 @@
 """The workflow on a real SLURM: asked for, got, killed, cancelled, resumed, and equal to a run without it."""
 
 import re
+import shlex
 import shutil
 import statistics
 import subprocess
@@ -332,11 +333,18 @@ KINDS = {
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_gpus_are_asked_for_in_the_way_of_each_kind_of_cluster(story, cluster, kind, tmp_path):
+    """The last kind is started in a SLURM job, as where nothing may run on login nodes."""
     changes, partition = KINDS[kind]
     profile = filled_in(tmp_path / "profile", cluster, changes)
     model = f"{ANALYSES}/gpu/seed-2/model.pt"
     before = (story.folder / model).read_bytes()
-    run(story.folder, *launch(profile, model, "--force"))
+    command = launch(profile, model, "--force")
+    if kind == list(KINDS)[-1]:
+        inside = ["sbatch", "--wait", "--mem=1000", f"--output={tmp_path}/driver.log", f"--wrap={shlex.join(command)}"]
+        run(story.folder, *inside)
+        assert "You are running snakemake in a SLURM job context" in (tmp_path / "driver.log").read_text()
+    else:
+        run(story.folder, *command)
     record = accounting.records()[-1]
     assert (record.comment, record.state) == ("rule_fit_analysis_wildcards_gpu_2", "COMPLETED")
     assert (record.gpus, record.got["gres/gpu"], record.partition) == (1, 1, partition)
