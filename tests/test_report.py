@@ -121,17 +121,33 @@ def test_tables_show_means_beside_their_floors():
     )
     known = [("moments", "sigma", [9.0, 11.0], 0.3, 10.0), ("moments", "rho", [28.0, 28.0], 0.4, -20.0)]
     (table,) = report_tables.headlines(metrics, made.parameters("lorenz", known))
-    method, floor = table["rows"]
-    assert table["columns"] == ["relative RMS error", "truth in 95 % interval"]
-    assert method["cells"] == ["2 ± 1.4 %", "75 %"] and method["seeds"] == 2
+    (method,) = table["rows"]
+    assert table["columns"] == ["relative RMS error", "its floor", "truth in 95 % interval"]
+    assert method["seeds"] == 2
     expected = math.sqrt((0.3**2 + 0.4**2) / 2) / math.sqrt((10**2 + 20**2) / 2)
-    assert floor["role"] == "floor" and floor["cells"] == [f"{100 * expected:.3g} %", ""]
+    assert method["cells"] == ["2 ± 1.4 %", f"{100 * expected:.3g} %", "75 %"]
 
 
 def test_a_study_has_a_floor_for_each_of_its_sizes():
     known = [(f"moments/n={n}", "sigma", [10.0], 30 / n, 10.0) for n in (100, 1000)]
     found = report_tables.predicted_errors(made.parameters("samples", known))
     assert found == {("lorenz", "n=100"): pytest.approx(0.03), ("lorenz", "n=1000"): pytest.approx(0.003)}
+    scored = [(f"{name}/n={n}", "relative_rms_error", [0.1]) for n in (1000, 100) for name in ("kds", "moments")]
+    (table,) = report_tables.headlines(made.metrics("samples", scored), made.parameters("samples", known))
+    found = [(row["method"], row["cells"][1]) for row in table["rows"]]
+    assert found == [
+        ("kds/n=100", "3 %"),
+        ("kds/n=1000", "0.3 %"),
+        ("moments/n=100", "3 %"),
+        ("moments/n=1000", "0.3 %"),
+    ]
+
+
+def test_attractors_have_the_truth_for_their_floor():
+    scored = [("kds", "attractor_w1", [2.0]), ("kds", "attractor_w1_floor", [1.5]), ("moments", "attractor_w1", [1.6])]
+    (table,) = report_tables.headlines(made.metrics("lorenz", scored), None)
+    assert table["columns"] == ["W1 of attractors", "its floor"]
+    assert [row["cells"] for row in table["rows"]] == [["2", "1.5"], ["1.6", ""]]
 
 
 def test_baselines_stand_below_methods_and_floors_last():

@@ -86,7 +86,11 @@
 
   // What scrolls can be reached by keyboard; what does not is no stop on the way.
   const settle = () => {
-    for (const box of all(".scroll, pre")) box.tabIndex = box.scrollWidth > box.clientWidth ? 0 : -1;
+    const boxes = all(".scroll, pre").filter((box) => !box.closest("details:not([open])")); // do not lay out the folded
+    const stops = boxes.map((box) => box.scrollWidth > box.clientWidth); // all reading before any writing
+    boxes.forEach((box, place) => {
+      box.tabIndex = stops[place] ? 0 : -1;
+    });
   };
   let settling = 0;
   const settleSoon = () => {
@@ -95,7 +99,7 @@
   };
   addEventListener("resize", settleSoon);
   document.addEventListener("toggle", settleSoon, true);
-  settleSoon();
+  addEventListener("load", settleSoon);
 
   // Pictures at their own size.
   const dialog = document.querySelector("dialog");

@@ -1,6 +1,7 @@
 """Tables of a report: numbers over seeds with their spread, each beside its floor."""
 
 import math
+import re
 
 import numpy as np
 
@@ -45,6 +46,11 @@ def number(value):
     if 1000 <= abs(value) < 1e6:
         return f"{value:,.0f}"
     return f"{value:.3g}"
+
+
+def natural(name):
+    """A key that sorts ``n=2000`` before ``n=10000``."""
+    return [float(part) if place % 2 else part for place, part in enumerate(re.split(r"(\d+(?:\.\d+)?)", name))]
 
 
 def measured(value, spread, metric=""):
@@ -97,56 +103,51 @@ def predicted_errors(parameters):
 def headlines(metrics, parameters):
     """One table for each data set: methods and floors down, headline metrics across.
 
+    An error has its floor in the column after it: what the same points, or the true drift, would score.
+
     Returns:
         dicts ``dataset, unit, columns, rows``; a row has ``method, about, role, seeds, cells``.
     """
-    tables, floors = [], {} if parameters is None else predicted_errors(parameters)
+    tables, expected = [], {} if parameters is None else predicted_errors(parameters)
     whole = metrics[metrics["t"].isna()]
     for dataset, mine in whole.groupby("dataset", sort=True):
-        columns = [name for name in HEADLINES if (mine["metric"] == name).any()]
-        if not columns:
-            continue
         stated = _over_seeds(mine, ["method", "metric"])
+        floors = {where: value for (name, where), value in expected.items() if name == dataset}
+        columns = [name for name in HEADLINES if (mine["metric"] == name).any()]
+        columns = [part for name in columns for part in (name, f"floor of {name}")]
         rows = []
-        for method in dict.fromkeys(mine["method"]):
+        for method in sorted(set(mine["method"]), key=natural):
             role = "floor" if method in FLOORS else "baseline" if method in BASELINES else "method"
-            cells = []
-            for metric in columns:
-                found = stated.loc[(method, metric)] if (method, metric) in stated.index else None
-                cells.append("" if found is None else _headline(found, metric))
+            cells = [_cell(stated, method, column, floors) for column in columns]
             seeds = int(mine.loc[mine["method"] == method, "seed"].nunique())
             about = FLOORS.get(method) or BASELINES.get(method, "")
             rows.append({"method": method, "about": about, "role": role, "seeds": seeds, "cells": cells})
         rows.sort(key=lambda row: ("method", "baseline", "floor").index(row["role"]))
-        rows += _stated_floors(mine, columns, {where: v for (name, where), v in floors.items() if name == dataset})
+        shown = [place for place in range(len(columns)) if any(row["cells"][place] for row in rows)]
+        if not shown:
+            continue
+        for row in rows:
+            row["cells"] = [row["cells"][place] for place in shown]
         units = sorted({unit for unit in mine.loc[mine["metric"].isin(["w1", "w2"]), "unit"] if unit != "1"})
-        titles = [HEADLINES[name] for name in columns]
+        titles = [HEADLINES.get(columns[place], "its floor") for place in shown]
         tables.append({"dataset": dataset, "unit": "; ".join(units), "columns": titles, "rows": rows})
     return tables
 
 
-def _headline(found, metric):
-    return f"{100 * found['mean']:.3g} %" if metric in SHARES else measured(found["mean"], found["std"], metric)
-
-
-def _stated_floors(rows, columns, predicted):
-    """Floors that are no method's row: the standard error to be expected, and the distance of the truth from itself."""
-
-    def row(about, where, metric, cell):
-        cells = [cell if name == metric else "" for name in columns]
-        name = f"floor/{where}" if where else "floor"
-        return {"method": name, "about": about, "role": "floor", "seeds": "", "cells": cells}
-
-    found = []
-    if "relative_rms_error" in columns:
-        for where, value in predicted.items():
-            cell = measured(value, None, "relative_rms_error")
-            found.append(row("standard error that moments state", where, "relative_rms_error", cell))
-    itself = rows.loc[rows["metric"] == "attractor_w1_floor", "value"]
-    if len(itself) and "attractor_w1" in columns:
-        cell = measured(itself.mean(), itself.std(ddof=1))
-        found.append(row("two clouds of the true drift", "", "attractor_w1", cell))
-    return found
+def _cell(stated, method, column, floors):
+    """What a method scored, or the floor of that; nothing where there is none."""
+    metric = column.removeprefix("floor of ")
+    if (method, metric) not in stated.index:
+        return ""
+    found = stated.loc[(method, metric)]
+    if metric == column:
+        return f"{100 * found['mean']:.3g} %" if metric in SHARES else measured(found["mean"], found["std"], metric)
+    if metric == "relative_rms_error" and method.partition("/")[2] in floors:
+        return measured(floors[method.partition("/")[2]], None, metric)
+    if (method, f"{metric}_floor") in stated.index:
+        itself = stated.loc[(method, f"{metric}_floor")]
+        return measured(itself["mean"], itself["std"], metric)
+    return ""
 
 
 def details(metrics, names):
@@ -159,7 +160,8 @@ def details(metrics, names):
     named = metrics["metric"]
     keep = ~(named.str.endswith(single) if single else np.zeros(len(named), dtype=bool))
     keep &= ~named.str.startswith("weakest: ")
-    table = _over_seeds(metrics[keep], ["dataset", "method", "split", "t", "metric"])
+    kept = metrics[keep].sort_values("method", key=lambda names: names.map(natural), kind="stable")
+    table = _over_seeds(kept.sort_values("dataset", kind="stable"), ["dataset", "method", "split", "t", "metric"])
     rows = []
     for (dataset, method, split, t, metric), line in table[:SHOWN_ROWS].iterrows():
         rows.append(
@@ -173,7 +175,9 @@ def details(metrics, names):
 
 def estimates(parameters):
     """Every parameter of every method: mean over seeds and its spread beside the standard error and the truth."""
-    groups = parameters.groupby(["dataset", "method", "name", "unit"], sort=False)
+    ordered = parameters.sort_values("method", key=lambda names: names.map(natural), kind="stable")
+    ordered = ordered.sort_values("dataset", kind="stable")
+    groups = ordered.groupby(["dataset", "method", "name", "unit"], sort=False)
     table = groups[["estimate", "std_error", "truth"]].mean()
     table = table.assign(spread=groups["estimate"].std(), seeds=groups["seed"].nunique())
     rows = []
