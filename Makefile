@@ -42,7 +42,7 @@ report: setup ## results/<run>/report.html, one file: make report ARGS="--config
 test: lint ## all checks and tests: make test ARGS=tests/test_run.py
 	$(PY) -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
-test-slurm: setup-dev setup-slurm ## the workflow on a real SLURM of one node, installed by apt where it may
+test-slurm: setup-dev ## the workflow on a real SLURM of one node, installed by apt where it may
 	$(PY) -m pytest tests/slurm $(ARGS)
 
 lint: setup-dev ## style of Python and of Snakemake

@@ -132,7 +132,7 @@ def resolved(folder, *arguments):
 
 
 def test_each_profile_changes_what_is_resolved(tmp_path):
-    """The plugin for SLURM need not be installed here, so that profile is resolved with the local executor."""
+    """There is no SLURM here, so its profile is resolved with the local executor."""
     from snakemake.cli import parse_args
     from snakemake.utils import available_cpu_count
 

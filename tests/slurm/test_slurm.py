@@ -14,6 +14,8 @@ from pathlib import Path
 
 import accounting
 import cluster as slurm
+import numpy as np
+import pandas as pd
 import pytest
 from workflow_helpers import ROOT, SNAKEFILE, contents, dry_run, surroundings
 
@@ -21,6 +23,7 @@ HERE = Path(__file__).parent
 CONFIG = ROOT / "config" / "slurm-test.yaml"
 PROFILE = ROOT / "workflow" / "profiles" / "slurm"
 ANALYSES = "results/slurm-test/analyses"
+EVERYTHING = ["all", *(f"results/slurm-test/data/wide/seed-{seed}/snapshots.parquet" for seed in range(3))]
 # What is not for a real cluster: a status check every 2 s instead of 40, and a file system that is local.
 IMPATIENT = ["--slurm-init-seconds-before-status-checks", "2", "--latency-wait", "5"]
 GROUPED = {"simulate", "evaluate_analysis", "gather_analysis", "page", "collect", "scorecard"}
@@ -40,9 +43,11 @@ def cluster():
 
 
 def new_folder(path):
-    """A user's folder: the configuration's own methods lie where the run starts."""
+    """A user's folder: data and methods of the configuration lie where the run starts."""
     path.mkdir()
     shutil.copy(HERE / "stand_ins.py", path)
+    points = np.random.default_rng(0).normal(size=(1000, 2))
+    pd.DataFrame(points, columns=["x", "y"]).to_csv(path / "cloud.csv", index=False)
     return path
 
 
@@ -66,7 +71,7 @@ BY_GPU = {"# slurm_partition: standard": "slurm_partition: cpu"}
 
 def launch(profile=None, *targets):
     """The command of `make run` for the test's configuration."""
-    command = [sys.executable, "-m", "snapdyn.launch", "--snakefile", str(SNAKEFILE), *targets]
+    command = [sys.executable, "-m", "snapdyn.launch", "--snakefile", str(SNAKEFILE), *(targets or EVERYTHING)]
     where = ["--workflow-profile", str(profile), *IMPATIENT] if profile else ["--cores", "2"]
     return [*command, *where, "--configfile", str(CONFIG)]
 
@@ -82,7 +87,7 @@ def run(folder, *command, expect=0):
     return done.stdout + done.stderr
 
 
-def wait_for(what, happened, seconds=120):
+def wait_for(what, happened, seconds=240):
     deadline = time.monotonic() + seconds
     while not (found := happened()):
         assert time.monotonic() < deadline, f"{what} did not happen within {seconds} s"
@@ -169,7 +174,7 @@ def story(cluster, tmp_path_factory):
 def rules(story):
     """What the rules themselves say of every job: the plugin's name for it -> threads, memory, minutes, GPUs."""
     asked = {}
-    for job in dry_run(story.folder, "--forceall", "--configfile", CONFIG):
+    for job in dry_run(story.folder, *EVERYTHING, "--forceall", "--configfile", CONFIG):
         amounts = dict(part.split("=") for part in job.list("resources"))
         if "mem_mb" in amounts:
             name = "_".join([f"rule_{job.rule}", *(["wildcards"] if job.wildcards else []), *job.wildcards.values()])
@@ -182,7 +187,7 @@ def rules(story):
 
 
 def test_the_configuration_is_small_and_has_every_kind_of_job(rules):
-    assert len(rules) < 20
+    assert len(rules) <= 20
     fits = {name: asked["gpu"] for name, asked in rules.items() if name.startswith("rule_fit_analysis_")}
     assert set(fits.values()) == {0, 1}
 
@@ -230,7 +235,7 @@ def test_short_jobs_share_slurm_jobs_that_fit_the_node(story, rules, cluster):
         return asked[0]["mem_mb"], asked[0]["runtime"]
 
     memory, minutes = rule("simulate")
-    assert 3 * rules["rule_simulate_wildcards_cloud_0"]["cpu"] > cluster.cpus
+    assert 3 * rules["rule_simulate_wildcards_wide_0"]["cpu"] > cluster.cpus
     assert of("simulate") == (2, 2 * memory, 2 * minutes)
     (scores, scoring), (table, _), (page, drawing) = map(rule, ("evaluate_analysis", "gather_analysis", "page"))
     assert of("page") == (2, scores + table, scoring + drawing)
@@ -239,7 +244,7 @@ def test_short_jobs_share_slurm_jobs_that_fit_the_node(story, rules, cluster):
     for record in story.records:
         assert record.asked["cpu"] <= cluster.cpus and record.mem_mb <= cluster.memory_mb
         assert record.start is not None or record.state == "CANCELLED", f"never started: {record}"
-    assert len(story.records) < len(rules) + 4  # although some were made several times
+    assert len(story.records) < len(rules)  # although some were made several times
 
 
 def test_a_job_wider_than_the_node_would_wait_for_ever(story, cluster):
@@ -336,7 +341,7 @@ def test_gpus_are_asked_for_in_the_way_of_each_kind_of_cluster(story, cluster, k
     """The last kind is started in a SLURM job, as where nothing may run on login nodes."""
     changes, partition = KINDS[kind]
     profile = filled_in(tmp_path / "profile", cluster, changes)
-    model = f"{ANALYSES}/gpu/seed-2/model.pt"
+    model = f"{ANALYSES}/gpu/seed-1/model.pt"
     before = (story.folder / model).read_bytes()
     command = launch(profile, model, "--force")
     if kind == list(KINDS)[-1]:
@@ -346,9 +351,9 @@ def test_gpus_are_asked_for_in_the_way_of_each_kind_of_cluster(story, cluster, k
     else:
         run(story.folder, *command)
     record = accounting.records()[-1]
-    assert (record.comment, record.state) == ("rule_fit_analysis_wildcards_gpu_2", "COMPLETED")
+    assert (record.comment, record.state) == ("rule_fit_analysis_wildcards_gpu_1", "COMPLETED")
     assert (record.gpus, record.got["gres/gpu"], record.partition) == (1, 1, partition)
-    log = (story.folder / "results/slurm-test/logs/fit_analysis/gpu/seed-2.log").read_text()
+    log = (story.folder / "results/slurm-test/logs/fit_analysis/gpu/seed-1.log").read_text()
     assert "GPUs: 0" in log and (story.folder / model).read_bytes() == before
 
 
