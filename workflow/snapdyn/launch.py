@@ -98,17 +98,18 @@ def taking_jobs_along():
     names, (source, sink) = [], os.pipe()
     os.set_blocking(sink, False)
     before = signal.set_wakeup_fd(sink, warn_on_full_buffer=False)
-    handlers = {}
-    for number in interruption.SIGNALS:
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            handlers[number] = signal.signal(number, signal.default_int_handler)
+    handlers = {number: signal.getsignal(number) for number in interruption.SIGNALS}
+    handlers = {number: handler for number, handler in handlers.items() if handler is not signal.SIG_IGN}
+    for number in set(handlers) - {signal.SIGINT}:
+        # one interrupt is enough: it comes as SIGINT, from below, unless that is ignored
+        signal.signal(number, (lambda *_: None) if signal.SIGINT in handlers else signal.default_int_handler)
 
     def follow():
         while number := os.read(source, 1)[0]:
             if number not in handlers:
                 continue
             if not names and number != signal.SIGINT:
-                os.kill(os.getpid(), signal.SIGINT)  # so that Snakemake starts nothing more
+                os.kill(os.getpid(), signal.SIGINT)
             names.append(signal.Signals(number).name)
             _end_jobs()
 
