@@ -66,4 +66,4 @@ def test_this_package_resolves_and_light_modules_stay_light():
     package = codebase.Path(codebase.__file__).parent
     for module in package.glob("*.py"):
         assert module in codebase.modules_behind(module, package)
-    assert names(codebase.modules_named(["run"], package)) == ["artifacts", "run"]
+    assert names(codebase.modules_named(["run"], package)) == ["artifacts", "interruption", "run", "writing"]

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from snapdyn import artifacts, methods, studies, systems
+from snapdyn import artifacts, checkpoint, methods, studies, systems
 from snapdyn.config import Fit
 from snapdyn.snapshots import Snapshots
 
@@ -48,6 +48,49 @@ def test_bandwidths_are_a_fit_at_each_width():
             found = parameters[parameters["method"] == name]["estimate"]
             np.testing.assert_allclose(found, model.coefficients, rtol=1e-9)
             assert losses[name] == pytest.approx(model.diagnostics["loss"])
+
+
+KERNELS = [asked(method, options={"probes": 400}) for method in ("kde-l1", "kde-lstsq", "convolved-lstsq")]
+
+
+@pytest.mark.parametrize(
+    ("kind", "fits", "spec", "stop"),
+    [
+        ("bandwidth", KERNELS, {"bandwidths": [0.3, 0.8]}, 2),
+        ("samples", [asked()], {"sizes": [400, 1500]}, 1),
+        ("coverage", [asked()], {"size": 300, "replicates": 4}, 3),
+    ],
+)
+def test_an_interrupted_study_goes_on_to_the_same_bytes(tmp_path, monkeypatch, kind, fits, spec, stop):
+    data, where = simulated(), tmp_path / "partial/study.pt"
+
+    def written(name, **options):
+        found = studies.run(kind, data, fits, spec, **options)
+        for frame, what in zip(found, ("parameters/1", "metrics/1"), strict=True):
+            artifacts.write(frame, tmp_path / f"{name}-{what[0]}.parquet", what)
+        return [(tmp_path / f"{name}-{first}.parquet").read_bytes() for first in "pm"]
+
+    made, really = [], checkpoint.Checkpoint.part
+
+    def part(keep, name, make):
+        def counted():
+            if len(made) == stop:
+                raise KeyboardInterrupt
+            made.append(name)
+            return make()
+
+        return really(keep, name, counted)
+
+    keep = checkpoint.Checkpoint(where, "one")
+    whole = written("whole")
+    monkeypatch.setattr(checkpoint.Checkpoint, "part", part)
+    with pytest.raises(KeyboardInterrupt):
+        written("stopped", keep=keep)
+    keep.save()
+    stop, before = None, list(made)
+    assert written("continued", keep=checkpoint.Checkpoint(where, "one")) == whole
+    tests = artifacts.read(tmp_path / "whole-m.parquet", "metrics/1")[0]
+    assert before and len(set(made)) == len(made) == len(tests[["method", "seed"]].drop_duplicates())
 
 
 def test_sizes_are_the_first_rows():
