@@ -214,13 +214,13 @@ def remaining(jobs, done, running, limits, elapsed):
         limits: see :func:`schedule`.
         elapsed: seconds since the run began.
     Returns:
-        None where nothing honest can be said: too many jobs of unknown cost, or costs of another size with too
-        few jobs finished to tell how they compare.
+        None where nothing honest can be said: most jobs of unknown cost (a few count as the median of the
+        others), or costs of another size with too few jobs finished to tell how they compare.
     """
     wall = _at_this_pace(jobs, done)
     ahead = ~jobs["jobid"].isin(done)
     computing = ahead & ~jobs["idle"]
-    if (wall.isna() & computing).sum() > 0.2 * max(computing.sum(), 1):
+    if (wall.isna() & computing).sum() > computing.sum() / 2:
         return None
     taken = jobs["jobid"].map(done)
     whole = jobs.assign(wall_s=taken.where(taken.notna(), wall.fillna(wall.median())))
