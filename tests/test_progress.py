@@ -60,7 +60,7 @@ def test_a_line_says_jobs_time_and_what_runs(watch, clock):
     begin(watch.run, 2, 3)
     clock.now = 90
     watch.run.tell()
-    assert watch.said == ["2 of 10 jobs, 2 of about 5 min; running: fit cells/seed-2, fit cells/seed-3"]
+    assert watch.said == ["2 of 10 jobs, 90 s of about 5 min; running: fit cells/seed-2, fit cells/seed-3"]
 
 
 def test_the_pace_of_the_run_corrects_the_time(watch, clock):
@@ -138,9 +138,9 @@ def test_what_cannot_run_any_more_takes_no_time(clock):
     chain = jobs(("fit", "a", 100, ()), ("fit", "b", 100, ()), ("page", "a", 100, (0,)))
     run = progress.Progress(chain, {"threads": 1}, print, clock=clock)
     begin(run, 0)
-    assert run.line().startswith("0 of 3 jobs, 0 of about 5 min")
+    assert run.line().startswith("0 of 3 jobs, 0 s of about 5 min")
     fail(run, 0)
-    assert run.line() == "0 of 3 jobs, 0 of about 2 min; 1 failed"
+    assert run.line() == "0 of 3 jobs, 0 s of about 2 min; 1 failed"
 
 
 def test_a_group_that_fails_names_its_jobs_and_the_clusters_log(watch):
@@ -155,7 +155,7 @@ def test_a_group_that_fails_names_its_jobs_and_the_clusters_log(watch):
 )
 def test_events_that_we_do_not_know_change_nothing(watch, fields):
     watch.run.handle(logging.makeLogRecord(fields))
-    assert watch.run.line() == "0 of 10 jobs, 0 of about 5 min"
+    assert watch.run.line() == "0 of 10 jobs, 0 s of about 5 min"
 
 
 def test_what_a_long_job_says_of_itself_is_passed_on(watch, clock, tmp_path):
@@ -237,7 +237,8 @@ def test_durations(seconds, text):
     assert progress.said(seconds) == text
 
 
-def test_time_gone_is_in_the_unit_of_the_whole():
-    assert progress.out_of(90, 2460) == "2 of about 41 min"
+def test_time_gone_has_a_unit_of_its_own_only_where_it_differs():
+    assert progress.out_of(720, 2460) == "12 of about 41 min"
+    assert progress.out_of(50, 300) == "50 s of about 5 min"
     assert progress.out_of(20, 50) == "20 of about 50 s"
-    assert progress.out_of(3600, 12600) == "1.0 of about 3.5 h"
+    assert progress.out_of(7200, 12600) == "2.0 of about 3.5 h"

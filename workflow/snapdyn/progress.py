@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from snapdyn import estimates
 from snapdyn.run import SECONDS_BETWEEN_LINES
 
-FIRST, LONGEST, SILENCE = 5.0, 300.0, 60.0  # seconds between lines: at first, at most, and while nothing ends
+FIRST, LONGEST, SILENCE = 10.0, 300.0, 60.0  # seconds between lines: at first, at most, and while nothing ends
 SHOWN = 2  # running jobs that a line names
 _INSIDE = re.compile(r"INFO\s+(\S[^:]*: +\d+/\d+), .* gone, (.*) left$")  # what run.Job.progress leaves in a log
 
@@ -198,7 +198,6 @@ def said(seconds):
 
 
 def out_of(elapsed, whole):
-    """Time gone and time in all, in one unit: ``12 of about 41 min``."""
-    number, unit = said(whole).split()
-    gone = {"s": elapsed, "min": elapsed / 60, "h": elapsed / 3600}[unit]
-    return f"{gone:.1f} of about {number} {unit}" if unit == "h" else f"{gone:.0f} of about {number} {unit}"
+    """Time gone and time in all: ``12 of about 41 min``, ``50 s of about 5 min``."""
+    (gone, unit), (number, whole_unit) = said(elapsed).split(), said(whole).split()
+    return f"{gone} of about {number} {unit}" if unit == whole_unit else f"{gone} {unit} of about {number} {whole_unit}"
