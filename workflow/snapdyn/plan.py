@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
-from snapdyn import estimates, preflight, session
+from snapdyn import estimates, preflight, session, summary
 from snapdyn.progress import said
 
 MEGABYTE = 2**20
@@ -45,7 +45,8 @@ def told(current, absent):
         yield from listing(plan.run, jobs, limits)
         yield from device(plan, jobs, "jobs" in limits)
         missing += lacking(current, jobs, cluster="jobs" in limits)
-    yield from [*left_out(plan), *room(results), *gaps(missing)]
+    left_out = summary.skipped(session.left_out(plan), at_most=sys.maxsize)
+    yield from [*left_out, *room(results), *gaps(missing)]
 
 
 def dry_run(arguments, *, cluster=None):
@@ -180,12 +181,6 @@ def totals(work, limits):
     if unknown := sources.get("not measured", 0):
         rules = ", ".join(dict.fromkeys(work["rule"][work["origin"] == "not measured"]))
         yield f"Not measured, not counted: {unknown} jobs of {rules}."
-
-
-def left_out(plan):
-    """Experiments and analyses that ``resources: skip-missing`` leaves out."""
-    for name, why in session.left_out(plan).items():
-        yield f"Left out: {name}: {why}"
 
 
 def device(plan, jobs, cluster):

@@ -102,14 +102,14 @@ def analyses(plan, results):
         yield f"Better than doing nothing: {said}."
 
 
-def skipped(left_out):
-    """What this run left out, by reason."""
+def skipped(left_out, at_most=LEFT_OUT):
+    """What this run left out, by reason; ``at_most`` so many of them."""
     reason = left_out.get
     grouped = [(why, list(names)) for why, names in groupby(sorted(left_out, key=reason), key=reason)]
-    for why, names in grouped[:LEFT_OUT]:
+    for why, names in grouped[:at_most]:
         yield f"Left out: {', '.join(names)}: {why}"
-    if len(grouped) > LEFT_OUT:
-        yield f"Left out for {len(grouped) - LEFT_OUT} more reasons: scorecard.md has them."
+    if len(grouped) > at_most:
+        yield f"Left out for {len(grouped) - at_most} more reasons: scorecard.md has them."
 
 
 def report_command(settings):
