@@ -15,14 +15,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import cache, cached_property
-from operator import length_hint
 from pathlib import Path
 
 from snapdyn import __version__, interruption, writing
 
-# Read again by snapdyn.progress, to say how far a long job is.
-PROGRESS_LINE = "{desc}: {n_fmt}/{total_fmt}, {rate_fmt}, {elapsed} gone, {remaining} left"
-SECONDS_BETWEEN_LINES = 5.0
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 for _name in THREAD_VARIABLES:  # numerical libraries read them once, when they are imported
@@ -148,6 +144,11 @@ def _put_away(job):
     return f"kept: {kept}; the next attempt goes on from there" if kept else "the next attempt starts anew"
 
 
+# Read again by snapdyn.progress, to say how far a long job is.
+PROGRESS_LINE = "{desc}: {n_fmt}/{total_fmt}, {rate_fmt}, {elapsed} gone, {remaining} left"
+SECONDS_BETWEEN_LINES = 5.0
+
+
 def parallel(function, items, threads):
     """Map ``function`` over ``items`` on a pool of threads.
 
@@ -155,6 +156,8 @@ def parallel(function, items, threads):
         the results in the order of ``items``, so that summing them gives the same bits for any ``threads``;
         one at a time, so that nobody has to hold them all. What takes long says in the log how far it is.
     """
+    from operator import length_hint
+
     if threads <= 1:
         yield from _telling(map(function, items), length_hint(items))
         return
