@@ -14,7 +14,7 @@ class Record:
     Attributes:
         comment: the executor plugin's name for it: the rule and its wildcards, or the group.
         asked, got: ``cpu``, ``mem`` (MB) and ``gres/gpu`` as numbers.
-        minutes: its time limit.
+        minutes: its time limit; None if the partition's.
         start, end: None while there is none.
     """
 
@@ -23,7 +23,7 @@ class Record:
     state: str
     asked: dict
     got: dict
-    minutes: int
+    minutes: int | None
     submit: datetime
     start: datetime | None
     end: datetime | None
@@ -50,8 +50,9 @@ def records():
 
 def _record(job, comment, state, asked, got, minutes, submit, start, end, seconds, *rest):
     times = [_time(text) for text in (submit, start, end)]
+    limit = int(minutes) if minutes.isdecimal() else None
     return Record(
-        int(job), comment, state.split()[0], _amounts(asked), _amounts(got), int(minutes), *times, int(seconds), *rest
+        int(job), comment, state.split()[0], _amounts(asked), _amounts(got), limit, *times, int(seconds), *rest
     )
 
 

@@ -262,6 +262,7 @@ def test_a_job_wider_than_the_node_would_wait_for_ever(story, cluster):
 
 def test_a_failing_job_is_reported_with_both_logs_and_tried_again(story):
     tries = [record for record in story.of("rule_fit_analysis_wildcards_broken_0") if record.state == "FAILED"]
+    assert len(tries) in (3, 4)  # once or twice before the kill
     said = story.resumed
     assert "Error in rule fit_analysis" in said and "logs/fit_analysis/broken/seed-0.log" in said
     assert "this method is broken until a file called 'mended'" in said
@@ -269,8 +270,7 @@ def test_a_failing_job_is_reported_with_both_logs_and_tried_again(story):
     (own,) = (story.folder / ".snakemake/slurm_logs").rglob(f"{last.job}.log")
     assert str(own) in said and f"SLURM-job '{last.job}' failed" in said
     assert "this method is broken" in own.read_text()
-    times = [record for record in tries if str(record.job) in said]
-    assert len(times) == 2
+    assert [f"SLURM jobid {record.job} " in said for record in tries[-2:]] == [True, True]
 
 
 def test_a_failing_job_does_not_stop_what_does_not_need_it(story):
@@ -383,18 +383,17 @@ def own_seconds(folder):
 
 def test_overhead_is_measured(story, undisturbed, rules, capsys):
     """Printed, so that docs/cluster.md can be held against it; the bound is generous."""
-    local = statistics.mean(turnarounds(undisturbed)) - statistics.mean(own_seconds(undisturbed).values())
-    inside, waiting = [], []
+    local = (sum(turnarounds(undisturbed)) - sum(own_seconds(undisturbed).values())) / len(rules)
+    inside, waiting, records = [], [], {record.job: record for record in accounting.records()}
     for log, own in own_seconds(story.folder).items():
-        job = int(re.search(r"SLURM job (\d+)", log.read_text())[1])
-        record = next(record for record in story.records if record.job == job)
+        record = records[int(re.search(r"SLURM job (\d+)", log.read_text())[1])]
         if record.comment in rules:
             inside.append(record.seconds - own)
             waiting.append((record.start - record.submit).total_seconds())
-    done = [record for record in story.records if record.state == "COMPLETED"]
+    done = {record.comment for record in story.records if record.state == "COMPLETED"}
     table = [
         ("", "this machine", "SLURM"),
-        ("jobs", str(len(rules)), f"{len(done)}, groups counted once"),
+        ("jobs", str(len(rules)), str(len(done) + 2)),  # the groups of the three analyses are called alike
         ("before and after the script, s a job", f"{local:.1f}", f"{statistics.mean(inside):.1f}"),
         ("waiting for the node, s a job", "", f"{statistics.mean(waiting):.1f}"),
     ]
