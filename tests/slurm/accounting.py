@@ -1,5 +1,6 @@
-"""What SLURM itself says about the jobs that it ran."""
+"""What SLURM itself says about the jobs that it ran, and what Snakemake saw of them."""
 
+import re
 import subprocess
 from dataclasses import dataclass
 from datetime import datetime
@@ -65,3 +66,26 @@ def _amounts(text):
 
 def _time(text):
     return None if text in ("", "None", "Unknown") else datetime.fromisoformat(text)
+
+
+def finished(folder):
+    """Every job that Snakemake saw end: when it began and ended, and its SLURM job if it had one to itself."""
+    found = []
+    for log in (folder / ".snakemake/log").glob("*.snakemake.log"):
+        stamp, begun, sent = None, {}, {}
+        for line in log.read_text().splitlines():
+            if re.fullmatch(r"\[\w{3} \w{3} +\d+ [\d:]{8} \d{4}\]", line):
+                stamp = datetime.strptime(line, "[%a %b %d %H:%M:%S %Y]")
+            elif job := re.match(r" +jobid: (\S+)", line):
+                begun[job[1]] = stamp
+            elif job := re.match(r"Job (\S+) has been submitted with SLURM jobid (\d+)", line):
+                sent[job[1]] = int(job[2])
+            elif job := re.match(r"Finished jobid: (\S+)", line):
+                found.append((begun[job[1]], stamp, sent.get(job[1])))
+    return found
+
+
+def own_seconds(folder):
+    """Seconds that each script itself took, imports included."""
+    logs = (folder / "results/slurm-test/logs").rglob("*.log")
+    return {log: float(re.search(r"done in ([\d.]+) s", log.read_text())[1]) for log in logs}

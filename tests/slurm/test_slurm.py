@@ -9,7 +9,6 @@ import sys
 import time
 from collections import defaultdict
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 
 import accounting
@@ -360,42 +359,26 @@ def test_gpus_are_asked_for_in_the_way_of_each_kind_of_cluster(story, cluster, k
 # What it costs
 
 
-def turnarounds(folder):
-    """Seconds from start to finish of every job, as Snakemake saw them: a list."""
-    begun, took = {}, []
-    for log in (folder / ".snakemake/log").glob("*.snakemake.log"):
-        stamp = None
-        for line in log.read_text().splitlines():
-            if re.fullmatch(r"\[\w{3} \w{3} +\d+ [\d:]{8} \d{4}\]", line):
-                stamp = datetime.strptime(line, "[%a %b %d %H:%M:%S %Y]")
-            elif found := re.match(r"    jobid: (\S+)", line):
-                begun[found[1]] = stamp
-            elif (found := re.match(r"Finished jobid: (\S+)", line)) and found[1] in begun:
-                took.append((stamp - begun.pop(found[1])).total_seconds())
-    return took
-
-
-def own_seconds(folder):
-    """Seconds that each script itself took, imports included."""
-    logs = (folder / "results/slurm-test/logs").rglob("*.log")
-    return {log: float(re.search(r"done in ([\d.]+) s", log.read_text())[1]) for log in logs}
-
-
 def test_overhead_is_measured(story, undisturbed, rules, capsys):
     """Printed, so that docs/cluster.md can be held against it; the bound is generous."""
-    local = (sum(turnarounds(undisturbed)) - sum(own_seconds(undisturbed).values())) / len(rules)
+    took = sum((end - begin).total_seconds() for begin, end, _ in accounting.finished(undisturbed))
+    local = (took - sum(accounting.own_seconds(undisturbed).values())) / len(rules)
     inside, waiting, records = [], [], {record.job: record for record in accounting.records()}
-    for log, own in own_seconds(story.folder).items():
+    for log, own in accounting.own_seconds(story.folder).items():
         record = records[int(re.search(r"SLURM job (\d+)", log.read_text())[1])]
         if record.comment in rules:
             inside.append(record.seconds - own)
             waiting.append((record.start - record.submit).total_seconds())
+    unseen = [
+        (end - records[job].end).total_seconds() for _, end, job in accounting.finished(story.folder) if job in records
+    ]
     done = {record.comment for record in story.records if record.state == "COMPLETED"}
     table = [
         ("", "this machine", "SLURM"),
         ("jobs", str(len(rules)), str(len(done) + 2)),  # the groups of the three analyses are called alike
         ("before and after the script, s a job", f"{local:.1f}", f"{statistics.mean(inside):.1f}"),
         ("waiting for the node, s a job", "", f"{statistics.mean(waiting):.1f}"),
+        ("until Snakemake saw its end, s a job", "", f"{statistics.mean(unseen):.1f}"),
     ]
     with capsys.disabled():
         print("\n" + "\n".join(f"{what:<40}{here:>14}{there:>26}" for what, here, there in table))
