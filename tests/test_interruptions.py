@@ -10,6 +10,7 @@ import time
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 from workflow_helpers import ROOT, SNAKEFILE, contents, surroundings
 
@@ -135,8 +136,17 @@ def steps_kept(folder):
     return len(kept["parts"]), sum(loop["step"] for _, _, loop in kept["loops"])
 
 
+def at_work(running):
+    """The one job of a launch."""
+    jobs = [child for child in psutil.Process(running.pid).children() if ".recover.py" in child.cmdline()[-1]]
+    return jobs[0]
+
+
 def test_a_fit_goes_on_inside_its_optimiser(tmp_path, undisturbed):
-    """Jobs that outlive the launch, or hear of its end, save once more; those killed with it have saved before."""
+    """Jobs that outlive the launch, or hear of its end, save once more; those killed with it have saved before.
+
+    In the end the job alone is told to end, as by a time limit, and Snakemake tries it once more.
+    """
     folder, reached = prepare(tmp_path / "disturbed"), [(0, 0)]
     for name, everyone, every in (("SIGTERM", False, "1000"), ("SIGKILL", False, "1000"), ("SIGKILL", True, "0.2")):
         (folder / LOG).unlink(missing_ok=True)
@@ -148,8 +158,14 @@ def test_a_fit_goes_on_inside_its_optimiser(tmp_path, undisturbed):
         wait_for(lambda: (folder / PARTIAL).exists() and steps_kept(folder) > reached[-1], seconds=20)
         reached.append(steps_kept(folder))
         assert not (folder / OPTIMISED).exists()
-    finish(folder, OPTIMISED)
+    (folder / LOG).unlink()
+    running = start(folder, OPTIMISED, "--retries", "1", checkpoint_every="1000")
+    wait_for(lambda: (folder / LOG).exists() and "adam goes on" in (folder / LOG).read_text())
+    first = (folder / LOG).read_text()
+    at_work(running).terminate()
+    assert running.wait(timeout=120) == 0, said(folder)[-3000:]
     log = (folder / LOG).read_text()
+    assert log.splitlines()[:3] != first.splitlines()[:3] and "Trying to restart job" in said(folder)
     assert "an earlier attempt was stopped; going on from" in log and "adam goes on after step" in log
     found = contents(folder / "results")
     assert found == {path: undisturbed[0][path] for path in found} and len(found) == 4
