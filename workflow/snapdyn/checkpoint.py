@@ -158,7 +158,7 @@ class Checkpoint:
         """Take the state of the loop at work, which has just finished a step."""
         key, digest, loop = self._running
         if loop.give:
-            self._loops[key] = {"about": digest, "step": loop.done, "state": _mapped(loop.give(), _cloned)}
+            self._loops[key] = {"about": digest, "step": loop.done, "state": _mapped(loop.give(), _pack)}
             self._saved = False
 
     def _ticked(self):
@@ -225,7 +225,7 @@ def _mapped(value, function):
 
 
 def _cloned(value):
-    return value.detach().clone() if hasattr(value, "detach") else value
+    return value.detach().cpu().clone() if hasattr(value, "detach") else value
 
 
 def _packed(value):
@@ -244,7 +244,7 @@ def _pack(value):
         return value
     if isinstance(value, torch.Tensor):
         return value.detach().cpu().clone()
-    raise TypeError(f"a part gives frames, tensors and plain values, got {type(value).__name__}")
+    raise TypeError(f"only frames, tensors and plain values can be kept, got {type(value).__name__}")
 
 
 def _unpacked(value):
