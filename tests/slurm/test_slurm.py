@@ -151,12 +151,14 @@ def story(cluster, tmp_path_factory):
         assert outer.poll() is None, said.read_text()[-6000:]
         return int(found[1]) if found and "holding" in text and int(found[1]) not in told.held else None
 
-    told.held.append(wait_for("the held fit", holding))
-    subprocess.run(["scancel", str(told.held[0])], check=True)
-    wait_for("the end of the cancelled fit", lambda: "interrupted" in log.read_text())
-    told.held.append(wait_for("its second attempt", holding))
-    outer.kill()
-    outer.wait()
+    try:
+        told.held.append(wait_for("the held fit", holding))
+        subprocess.run(["scancel", str(told.held[0])], check=True)
+        wait_for("the end of the cancelled fit", lambda: "interrupted" in log.read_text())
+        told.held.append(wait_for("its second attempt", holding))
+    finally:
+        outer.kill()
+        outer.wait()
     told.interrupted, told.left = said.read_text(), queue()
 
     (folder / "hold").unlink()
