@@ -76,7 +76,7 @@ def test_another_identity_starts_anew_and_says_so(path, caplog):
     assert "is not used: code, parameters, inputs or device have changed" in caplog.text
 
 
-def job(folder, content="1", device="cpu", **params):
+def job(folder, content="1", **params):
     """What a job is made of, as far as it decides the results."""
     (folder / "toy.csv").write_text(content)
     given = types.SimpleNamespace(
@@ -86,14 +86,15 @@ def job(folder, content="1", device="cpu", **params):
         input=[folder / "toy.csv"],
         log=["logs/a.log"],
     )
-    return types.SimpleNamespace(snakemake=given, device=device, interrupted=None, log=None)
+    return types.SimpleNamespace(snakemake=given, interrupted=None, log=None)
 
 
 def test_the_identity_is_all_that_decides_the_results(tmp_path):
-    changes = [{}, {"content": "2"}, {"degree": 3}, {"more": [1.0]}, {"device": "cuda"}]
-    found = [checkpoint.of(job(tmp_path, **change)) for change in changes]
-    assert len({keep.identity for keep in found}) == len(changes)
-    assert checkpoint.of(job(tmp_path)).identity == found[0].identity
+    changes = [{}, {"content": "2"}, {"degree": 3}, {"more": [1.0]}]
+    found = [checkpoint.of(job(tmp_path, **change), "cpu") for change in changes]
+    found.append(checkpoint.of(job(tmp_path), "cuda"))
+    assert len({keep.identity for keep in found}) == len(changes) + 1
+    assert checkpoint.of(job(tmp_path), "cpu").identity == found[0].identity
     assert str(found[0].path) == "partial/a.pt"
 
 

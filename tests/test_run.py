@@ -103,7 +103,7 @@ def test_what_was_to_be_ignored_is_ignored(tmp_path):
 
 LONG = """
 from snapdyn import checkpoint
-keep = checkpoint.of(job)
+keep = checkpoint.of(job, job.device)
 made = [keep.part(f"seed-{i}", lambda: print("made", flush=True)) for i in range(%d)]
 %s
 """

@@ -8,6 +8,7 @@ with run.job(snakemake) as job:
 
     fit = config.Fit(**snakemake.params.fit)
     snapshots = Snapshots.from_frame(*artifacts.read(snakemake.input.snapshots, "snapshots/1"))
+    device = job.device_for(methods.takes_device(fit.method))
     model = methods.fit(
         fit.method,
         snapshots,
@@ -16,9 +17,9 @@ with run.job(snakemake) as job:
         diffusivity=fit.diffusivity,
         options=fit.options,
         precision=snakemake.params.precision,
-        device=job.device_for(methods.takes_device(fit.method)),
+        device=device,
         threads=job.threads,
-        keep=checkpoint.of(job),
+        keep=checkpoint.of(job, device),
     )
     if faults := methods.model_faults(model, stationary=not snapshots.timed):
         raise ValueError("; ".join(faults))

@@ -12,8 +12,8 @@ with run.job(snakemake) as job:
     from snapdyn.snapshots import Snapshots
 
     fit = config.Fit(**snakemake.params.fit)
-    keep = checkpoint.of(job)
     device = job.device_for(methods.takes_device(fit.method))
+    keep = checkpoint.of(job, device)
 
     def recovered(path):
         snapshots = Snapshots.from_frame(*artifacts.read(path, "snapshots/1"))

@@ -11,7 +11,7 @@ with run.job(snakemake) as job:
     fits = [config.Fit(**fit) for fit in snakemake.params.fits]
     spec = snakemake.params.spec
     device = job.device_for(any(methods.takes_device(fit.method) for fit in fits))
-    how = {"device": device, "threads": job.threads, "keep": checkpoint.of(job)}
+    how = {"device": device, "threads": job.threads, "keep": checkpoint.of(job, device)}
     parts = []
     for path in job.progress(snakemake.input.snapshots, "seeds"):
         snapshots = Snapshots.from_frame(*artifacts.read(path, "snapshots/1"))

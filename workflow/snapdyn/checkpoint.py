@@ -22,15 +22,18 @@ SECONDS = float(os.environ.get("SNAPDYN_CHECKPOINT_S", "10"))  # between two sav
 SHARE = 50  # and this many times as long as the last one took, so that saving costs at most 2 %
 
 
-def of(job):
+def of(job, device):
     """The checkpoint of a job, which :func:`snapdyn.run.job` writes when the job is stopped and clears when it is done.
 
-    Its file stands under ``partial`` as the job's log does under ``logs``. Asking for it asks for the job's device.
+    Its file stands under ``partial`` as the job's log does under ``logs``.
+
+    Args:
+        device: that the job computes on, see :meth:`snapdyn.run.Job.device_for`.
     """
     parts = list(Path(job.snakemake.log[0]).with_suffix(".pt").parts)
     if "logs" in parts:
         parts[parts.index("logs")] = "partial"
-    identity = _identity(job.snakemake, job.device)
+    identity = _identity(job.snakemake, device)
     job.keep = Checkpoint(Path(*parts), identity, interruption=job.interrupted, log=job.log)
     return job.keep
 
