@@ -17,7 +17,7 @@ export OMP_NUM_THREADS := 1
 .PHONY: help setup setup-dev setup-slurm demo run plan report test test-slurm lint format lock bench docs publish
 
 help: ## list what can be made
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: .venv/setup.stamp ## install snapdyn into .venv
 
