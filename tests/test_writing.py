@@ -127,6 +127,8 @@ def test_an_error_of_ours_is_not_the_disk_s(tmp_path):
 
 
 KILLED = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # tests that run in the background have it ignored
 from snapdyn import writing
 with writing.replacing("deep/metrics.parquet") as temporary:
     temporary.write_bytes(b"half")
