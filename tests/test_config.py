@@ -260,6 +260,14 @@ def test_paths_must_add_up(published, change, said):
     assert said in found and bool(said) == bool(found)
 
 
+def test_an_analysis_needs_held_out_points(published):
+    ring = {"kind": "system", "system": "hopf", "diffusivity": 0.5, "n": 1000}
+    asked = {"dataset": "ring", "method": "moments", "drift": {"library": "hopf"}, "diffusivity": 0.5}
+    found = faults(published, run="mine", datasets={"ring": ring}, analyses={"a": asked})
+    assert "analyses.a: data set ring holds out no points to score with; give it `train: 0.8`" in found
+    assert not faults(published, run="mine", datasets={"ring": ring | {"train": 0.8}}, analyses={"a": asked})
+
+
 def test_a_method_that_does_not_fit_the_data_of_a_paper_is_refused(published):
     change = {"experiments": {"lorenz": {"methods": {"sindy": {}, "affine-propagation": {}}}}}
     said = faults(published, papers={"fokker-planck-loss": change})

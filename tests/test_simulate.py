@@ -8,7 +8,7 @@ import pytest
 import torch
 from scipy import stats
 
-from snapdyn import models, simulate, systems
+from snapdyn import models, simulate, systems, trajectories
 
 RATE, NOISE = 1.5, 0.6  # a scalar linear process has variance NOISE / RATE
 
@@ -228,6 +228,21 @@ def test_a_time_that_no_whole_number_of_steps_reaches_is_reached_all_the_same():
     x, t = simulate.timed_snapshots(Clock(), 10, [0.0, 0.25, 1.0], dt=0.1, seed=0)
     for time in (0.0, 0.25, 1.0):
         np.testing.assert_allclose(x[t == time, 0], time, rtol=1e-12)
+
+
+def test_points_or_whole_trajectories_are_held_out():
+    hopf = systems.build("hopf", diffusivity=0.5)
+    everything = simulate.system_snapshots(hopf, 300, dataset="ring", seed=4, spec={})
+    some = simulate.system_snapshots(hopf, 300, dataset="ring", seed=4, spec={}, train=0.8)
+    np.testing.assert_array_equal(some.x, everything.x)
+    assert set(everything.split) == {"train"} and (some.split == "train").sum() == 240
+    paths = {"every": 0.05, "records": 10}
+    moving = simulate.system_snapshots(
+        hopf, 300, dataset="ring", seed=4, spec={}, dt=0.05, burn=1.0, paths=paths, train=0.8
+    )
+    kept = trajectories.ordered_paths(moving.select(split="train"))[0]
+    held = trajectories.ordered_paths(moving.select(split="test"))[0]
+    assert kept.shape == (24, 10, 2) and held.shape == (6, 10, 2)
 
 
 def test_system_snapshots_draw_exactly_or_simulate_and_say_what_they_are():

@@ -8,8 +8,7 @@ with run.job(snakemake) as job:
     spec, seed = snakemake.params.spec, snakemake.params.seed
     system = systems.build(spec["system"], diffusivity=spec["diffusivity"], **spec["parameters"])
     recipe = {key: spec.get(key) for key in ("n", "dt", "burn", "per_trajectory", "gap", "scheme")}
-    if spec.get("paths"):
-        recipe["paths"] = spec["paths"]
+    recipe |= {key: spec[key] for key in ("paths", "train") if spec.get(key) not in (None, 1)}
     snapshots = simulate.system_snapshots(
         system,
         recipe.pop("n"),

@@ -236,6 +236,8 @@ def _analysis_faults(name, spec, dataset):
     drift, diffusivity = spec.get("drift"), spec.get("diffusivity")
     if dataset is None:
         return
+    if dataset.get("kind") == "system" and dataset.get("train", 1) == 1:
+        yield f"{where}: data set {spec['dataset']} holds out no points to score with; give it `train: 0.8`, say"
     facts = facts_of(dataset)
     if isinstance(diffusivity, list):
         yield from _matrix_faults(f"{where}.diffusivity", diffusivity, dataset.get("columns"))

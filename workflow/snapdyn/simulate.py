@@ -6,7 +6,7 @@ from functools import cache
 import numpy as np
 import torch
 
-from snapdyn.snapshots import Snapshots
+from snapdyn.snapshots import Snapshots, split_rows
 
 # Trajectories that run side by side. Large enough to hide Python's cost per step, small enough for the
 # state to stay in the cache; fixed, so that results depend neither on threads nor on memory.
@@ -192,16 +192,18 @@ def system_snapshots(
     gap=0.0,
     paths=None,
     scheme=SCHEMES[0],
+    train=1.0,
     device="cpu",
     progress=iter,
 ):
-    """One stationary cloud of ``system`` as :class:`Snapshots`, all of it for training.
+    """One stationary cloud of ``system`` as :class:`Snapshots`.
 
     Exact draws where the system has a sampler and ``dt`` is not given; otherwise a simulation.
 
     Args:
         paths: ``{"every": .., "records": ..}`` for whole trajectories instead of single states: row number
             = trajectory x records + record, and records of a trajectory are ``every`` apart in time.
+        train: share of the points, with ``paths`` of the trajectories, that is not held out.
     """
     if paths:
         per_trajectory, gap = paths["records"], paths["every"]
@@ -241,4 +243,6 @@ def system_snapshots(
     }
     if paths:
         meta["paths"] = {"every": float(paths["every"]), "records": int(paths["records"])}
-    return Snapshots.build(x, meta=meta)
+    records = paths["records"] if paths else 1
+    split = split_rows(np.zeros(n // records), train, np.random.default_rng(seed)).repeat(records)
+    return Snapshots.build(x, split=split, meta=meta)
