@@ -114,6 +114,21 @@ def test_a_second_run_is_refused_while_the_first_lives(folder):
     end(first)
 
 
+def test_a_run_that_was_killed_on_another_host_may_still_live_there(folder):
+    """A lock that only this host knows says nothing of that one; without a cluster nobody shares the folder."""
+    state = folder / ".snakemake"
+    state.mkdir()
+    lock = state / "snapdyn.lock"
+    lock.write_text("17 on login-2")
+    (state / "slurm_logs").mkdir()
+    refused = launch(folder)
+    told = refused.communicate(timeout=60)[1]
+    assert refused.returncode == 2 and "process 17 on login-2, did not end by itself" in told and str(lock) in told
+    assert lock.read_text() == "17 on login-2" and not list(folder.glob("part-*.txt"))
+    (state / "slurm_logs").rmdir()
+    assert launch(folder).wait(timeout=60) == 0 and lock.read_text() == ""
+
+
 def test_of_two_that_start_at_once_one_runs(folder):
     running = [launch(folder, "--cores", "1") for _ in range(2)]
     told = [one.communicate(timeout=60)[1] for one in running]
@@ -167,6 +182,9 @@ def test_a_folder_that_takes_nothing_is_told_before_anything_runs(folder, capsys
         return really(dir=dir)
 
     monkeypatch.setattr(launcher.writing.tempfile, "TemporaryFile", temporary_file)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "snapdyn"]:
+        monkeypatch.setitem(sys.modules, name, sys.modules[name])  # the launch drops them; later tests want these
+    monkeypatch.setattr(sys, "argv", sys.argv)
     assert launcher.main(["--cores", "1"]) == 2
     told = capsys.readouterr().err
     assert told.startswith(f"cannot write to {folder / where}: Read-only file system. Make it writable, or work")

@@ -61,6 +61,7 @@ def test_no_gpu_is_one_sentence_that_says_what_to_do(fault):
     assert "\n" not in told
     assert "CPU build" in fault(available=False, cuda=None)
     assert "does not answer (out of memory)" in fault(answer="raise RuntimeError('out of memory')")
+    assert "torch ended with status -9" in fault(answer="import os; os.kill(os.getpid(), 9)")
 
 
 def test_this_process_never_imports_torch_for_it(fault):

@@ -157,6 +157,14 @@ def test_only_what_was_left_unfinished_is_swept(tmp_path):
     assert writing.sweep(tmp_path / "nowhere") == []
 
 
+def test_the_results_of_a_run_on_another_disk_are_swept_too(tmp_path):
+    (elsewhere := tmp_path / "disk").mkdir()
+    (left := elsewhere / ".a.parquet.unfinished-1.parquet").touch()
+    (results := tmp_path / "results").mkdir()
+    (results / "full").symlink_to(elsewhere)
+    assert writing.sweep(results) == [results / "full" / left.name] and not left.exists()
+
+
 def test_trouble_is_seen_before_anything_runs(tmp_path, monkeypatch):
     assert writing.trouble_with(tmp_path / "results") is None and not list((tmp_path / "results").iterdir())
     (tmp_path / "link").symlink_to("/nowhere/results")

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -141,8 +141,11 @@ def ready():
     """Check that there may be a SLURM of ours on this machine, and install what it lacks."""
     if sys.platform != "linux" or os.geteuid():
         raise Unavailable("SLURM's daemons need Linux and root, as in a container or on a virtual machine")
-    if SYSTEM_CONFIG.exists() or (SYSTEM_CONFIG.is_symlink() and "snapdyn-slurm-" not in os.readlink(SYSTEM_CONFIG)):
+    ours = SYSTEM_CONFIG.is_symlink() and "snapdyn-slurm-" in os.readlink(SYSTEM_CONFIG)
+    if not ours and (SYSTEM_CONFIG.exists() or SYSTEM_CONFIG.is_symlink()):
         raise Unavailable(f"{SYSTEM_CONFIG} exists: this machine has a SLURM already, which is left alone")
+    if ours and SYSTEM_CONFIG.exists() and answers():  # else a killed test left it, and it is replaced
+        raise Unavailable("another run of this test is at work")
     if "/usr/sbin" not in os.environ["PATH"].split(os.pathsep):
         os.environ["PATH"] += f"{os.pathsep}/usr/sbin"
     missing = sorted({package for program, package in PACKAGES.items() if not shutil.which(program)})
@@ -152,6 +155,13 @@ def ready():
         install(missing)
     if still := [program for program in PACKAGES if not shutil.which(program)]:
         raise Unavailable(f"apt-get installed {missing}, but {still} are not to be found")
+
+
+def answers():
+    """Whether a controller stands behind the configuration that is there."""
+    with suppress(OSError, subprocess.SubprocessError):
+        return subprocess.run(["scontrol", "ping"], capture_output=True, timeout=20).returncode == 0
+    return False
 
 
 def install(packages):

@@ -13,13 +13,22 @@ import os
 import platform
 import time
 from contextlib import contextmanager, suppress
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from snapdyn.interruption import Interruption
 
 SECONDS = float(os.environ.get("SNAPDYN_CHECKPOINT_S", "10"))  # between two savings, at least
 SHARE = 50  # and this many times as long as the last one took, so that saving costs at most 2 %
+
+LIBRARIES = ("numpy", "pandas", "scipy", "torch", "scikit-learn", "pysindy", "POT")  # that decide a fit
+
+
+def _version(name):
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
 
 
 def of(job, device):
@@ -50,7 +59,7 @@ def _identity(snakemake, device):
         "wildcards": dict(snakemake.wildcards.items()),
         "params": dict(snakemake.params.items()),
         "inputs": sorted((Path(path).name, content(path)) for path in set(snakemake.input)),
-        "versions": {name: version(name) for name in ("numpy", "pandas", "scipy", "torch")},
+        "versions": {name: _version(name) for name in LIBRARIES},
         "python": platform.python_version(),
         "device": device,
     }

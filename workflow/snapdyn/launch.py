@@ -15,12 +15,13 @@ import signal
 import sys
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from snapdyn import interruption, slurm, writing
 
 REFUSED = 2
+LOCK = Path(".snakemake") / "snapdyn.lock"
 
 
 def main(arguments):
@@ -42,6 +43,8 @@ def main(arguments):
         return REFUSED
     with taking_jobs_along() as signals:
         status = ended(cli.main)
+    with suppress(OSError):
+        (folder / LOCK).write_text("")  # a name that stays is that of a run which was killed
     if signals and status:
         print(
             f"interrupted by {signals[0]}: finished results and the progress of long fits are kept; "
@@ -76,7 +79,7 @@ def prepare(folder):
         return trouble
     if (results.exists() or results.is_symlink()) and (trouble := writing.trouble_with(results)):
         return trouble
-    held = hold_lock(state / "snapdyn.lock")
+    held = hold_lock(folder / LOCK)
     if trouble := held or clear_stale_locks(folder) or slurm.cancel_leftovers(folder):
         return trouble
     with without_orphans(folder / interruption.JOBS_LOCK):
@@ -149,6 +152,13 @@ def hold_lock(path):
         holder = os.pread(handle, 300, 0).decode() or "unknown"
         os.close(handle)
         return f"another run (process {holder}) is at work in this folder; wait for it to end, or stop it"
+    last = os.pread(handle, 300, 0).decode()
+    if (path.parent / "slurm_logs").is_dir() and last and not last.endswith(f" on {platform.node()}"):
+        os.close(handle)  # some file systems know no locks between hosts, so the free lock proves nothing
+        return (
+            f"the last run here, process {last}, did not end by itself and may still be at work there, with jobs in "
+            f"the cluster's queue; start on that host, or make sure that it is gone and delete {path}"
+        )
     os.ftruncate(handle, 0)
     os.write(handle, f"{os.getpid()} on {platform.node()}".encode())
     return None

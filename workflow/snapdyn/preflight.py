@@ -24,8 +24,9 @@ def gpu_fault():
     """
     code = "from snapdyn import run\ntry: run.choose_device('cuda')\nexcept (ValueError, ImportError) as e: print(e)"
     asked = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    said = asked.stdout.strip() or (asked.stderr.strip().splitlines() or [""])[-1] * bool(asked.returncode)
-    return said or None
+    if asked.returncode:
+        return (asked.stderr.strip().splitlines() or [f"torch ended with status {asked.returncode}"])[-1]
+    return asked.stdout.strip() or None
 
 
 def absent_files(names, declared, folders):

@@ -17,7 +17,7 @@ from urllib.parse import quote
 from snapdyn import report_tables
 
 EMBEDDED = 200_000  # bytes of a table that still travels inside the report
-PICTURES = 9_000_000  # bytes of all pictures together, beyond which they are stored with fewer colours
+PICTURES = 7_500_000  # bytes of all pictures, a third more inside the page; beyond it they get fewer colours
 TYPES = {".parquet": "application/vnd.apache.parquet", ".png": "image/png"}
 
 
@@ -34,7 +34,7 @@ class Links:
     """
 
     def __init__(self, folder, root):
-        self.folder, self.root = Path(folder).resolve(), Path(root).resolve()
+        self.folder, self.root = Path(os.path.abspath(folder)), Path(os.path.abspath(root))  # links stay as they are
 
     def to(self, path, *, text=None, embed=False):
         """``href``, ``text``, ``size`` and ``data`` (the file itself, if small and asked for); None without a file."""
@@ -44,7 +44,7 @@ class Links:
         bytes_ = path.stat().st_size
         inside = embed and bytes_ <= EMBEDDED
         return {
-            "href": quote(os.path.relpath(path.resolve(), self.folder)),
+            "href": quote(os.path.relpath(os.path.abspath(path), self.folder)),
             "text": text or path.name,
             "name": path.name,
             "size": report_tables.size(bytes_),

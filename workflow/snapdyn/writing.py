@@ -7,6 +7,7 @@ import errno
 import os
 import tempfile
 from contextlib import contextmanager, suppress
+from itertools import chain
 from pathlib import Path
 
 UNFINISHED = ".unfinished-"  # part of every temporary name, so that a later run can tell what a killed job left
@@ -102,8 +103,9 @@ def sweep(folder):
     Returns:
         the paths that are gone.
     """
-    gone = []
-    for parent, _, names in os.walk(folder):
+    gone, folder = [], Path(folder)
+    linked = [path for path in folder.glob("*") if path.is_symlink() and path.is_dir()]  # a run on another disk
+    for parent, _, names in chain(*map(os.walk, [folder, *linked])):
         for name in names:
             if name.startswith(".") and UNFINISHED in name:
                 with suppress(OSError):
