@@ -305,6 +305,12 @@ def test_what_a_killed_snakemake_left_in_the_queue_is_cancelled_first(story):
     assert max(ends) <= min(later)
 
 
+def test_a_fit_that_was_stopped_goes_on_from_its_checkpoint(story):
+    """Stopped by scancel, by the launch that found it in the queue, and for its memory; half of it was done once."""
+    assert len(story.of("rule_fit_analysis_wildcards_cpu_0")) >= 4
+    assert (story.folder / "parts").read_text() == f"job {story.held[0]}\n"
+
+
 def test_no_two_jobs_ever_write_the_same_files(story):
     for record in story.records:
         for other in story.of(record.comment):
