@@ -468,6 +468,49 @@ def test_births_that_grow_with_the_square_keep_a_gaussian():
         assert abs(uncentred - expected) > 0.05  # of the growing population, not of the survivors' share
 
 
+def test_a_mixture_of_gaussians_by_differences():
+    """``full-mixture``: score and Laplacian against central differences of log p; without the trace they fail."""
+    rng = np.random.default_rng(17)
+    weights, means = np.array([0.2, 0.5, 0.3]), rng.normal(size=(3, 2))
+    roots = rng.normal(size=(3, 2, 2))
+    covariances = roots @ roots.transpose(0, 2, 1) + 0.5 * np.eye(2)
+    inverses, x = np.linalg.inv(covariances), rng.normal(size=(20, 2))
+
+    def parts(x):
+        gone = x[:, None] - means
+        quadratic = np.einsum("nki,kij,nkj->nk", gone, inverses, gone)
+        logs = np.log(weights) - 0.5 * quadratic - 0.5 * np.linalg.slogdet(2 * np.pi * covariances)[1]
+        return np.exp(logs), -np.einsum("kij,nkj->nki", inverses, gone)
+
+    joint, pull = parts(x)
+    posterior = joint / joint.sum(1, keepdims=True)
+    score = np.einsum("nk,nki->ni", posterior, pull)
+    traces = inverses.trace(axis1=1, axis2=2)
+    laplacian = (posterior * ((pull**2).sum(2) - traces)).sum(1)
+
+    def log_p(x):
+        return np.log(parts(x)[0].sum(1))
+
+    step, bend = 1e-4, 0.0
+    for axis in np.eye(2):
+        ahead, behind = log_p(x + step * axis), log_p(x - step * axis)
+        assert np.allclose((ahead - behind) / (2 * step), score @ axis, atol=1e-6)
+        bend = bend + (ahead - 2 * log_p(x) + behind) / step**2
+    assert np.allclose(bend, laplacian - (score**2).sum(1), atol=1e-5)
+    assert not np.allclose(bend, laplacian + traces @ weights - (score**2).sum(1), atol=0.1)
+
+
+@pytest.mark.parametrize(("power", "right"), [(1, True), (0, False)])
+def test_a_hopfield_energy_is_a_mixture(power, right):
+    """``hopfield-density``: log of the mixture plus beta E_hop is one constant; with the printed weights it is not."""
+    rng, beta = np.random.default_rng(18), 2.5
+    patterns, z = rng.normal(size=(5, 3)), rng.normal(size=(40, 3))
+    energy = 0.5 * (z**2).sum(1) - np.log(np.exp(beta * z @ patterns.T).sum(1)) / beta
+    weights = np.exp(0.5 * beta**power * (patterns**2).sum(1))
+    kernels = np.exp(-0.5 * beta * ((z[:, None] - patterns) ** 2).sum(2))
+    assert (np.ptp(np.log(kernels @ weights) + beta * energy) < 1e-10) == right
+
+
 def two_step(regressors, laplacian, steps=3):
     """Residual per datum is regressors @ theta + laplacian (n, K); optimally weighted estimate, errors, J."""
     n = len(laplacian)

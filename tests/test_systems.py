@@ -17,9 +17,11 @@ MADE = {
     "double-well": ("double-well", {"diffusivity": 0.4, "slope": 1.3, "barrier": 0.9, "stiffness": 1.7}),
     "genes": ("gene-network", {"diffusivity": 1e-4}),
     "genes, activated": ("gene-network", {"diffusivity": 1e-4, "activation": True}),
+    "van-der-pol": ("van-der-pol", {"diffusivity": 0.2, "mu": 1.4}),
+    "clusters": ("nine-clusters", {"diffusivity": 0.3, "spacing": 2.2, "width": 0.11, "nodes": 20, "shape_seed": 3}),
 }
 GENES = ["genes", "genes, activated"]
-WITH_DENSITY = [name for name in MADE if name not in ("lorenz", *GENES)]
+WITH_DENSITY = [name for name in MADE if name not in ("lorenz", "van-der-pol", *GENES)]
 PLANAR = ["ou-2", "hopf", "double-well"]
 
 
@@ -45,6 +47,13 @@ def by_hand(name, x):
     if name == "double-well":
         a, b = x.T
         return np.stack([p["slope"] * a - p["barrier"] * a**3, -p["stiffness"] * b], 1)
+    if name == "van-der-pol":
+        a, b = x.T
+        return np.stack([b, p["mu"] * (1 - a**2) * b - a], 1)
+    if name == "clusters":
+        away = made(name).nodes.numpy() - x[:, None]
+        near = np.exp(-((away**2).sum(2)) / (2 * p["width"] ** 2))
+        return p["diffusivity"] * (near[..., None] * away).sum(1) / near.sum(1)[:, None] / p["width"] ** 2
     if name in GENES:
         return genes_by_hand(x, activation=p.get("activation", False))
     dim = x.shape[1]
@@ -117,7 +126,7 @@ def test_divergence_is_the_trace_of_the_jacobian(name):
     torch.testing.assert_close(system.divergence(None, x), trace, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("name", PLANAR)
+@pytest.mark.parametrize("name", [*PLANAR, "clusters"])
 def test_densities_integrate_to_one(name):
     for diffusivity in (0.1, 1.0):
         _, log_prob, area = plane(made(name, diffusivity=diffusivity))
@@ -235,8 +244,8 @@ def test_what_claims_to_set_the_clock_makes_the_diffusivity_visible(name):
     assert system.terms.fixes_clock == bool(seen)
 
 
-def test_the_known_part_of_lorenz_sets_the_clock():
-    assert made("lorenz").terms.fixes_clock
+def test_the_known_parts_of_lorenz_and_van_der_pol_set_the_clock():
+    assert made("lorenz").terms.fixes_clock and made("van-der-pol").terms.fixes_clock
 
 
 @pytest.mark.parametrize("name", GENES)
@@ -312,6 +321,13 @@ def test_a_potential_descends():
     torch.testing.assert_close(-slope, system.drift(None, x.detach()))
 
 
+@pytest.mark.parametrize("name", MADE)
+def test_the_configuration_knows_which_systems_have_exact_draws(name):
+    from snapdyn import checks
+
+    assert made(name).has_density == (MADE[name][0] in checks.EXACT_SAMPLERS)
+
+
 def test_a_system_without_a_density_says_so():
     lorenz = made("lorenz")
     with pytest.raises(NotImplementedError, match="Lorenz has no stationary density"):
@@ -357,6 +373,11 @@ def test_a_misspelt_parameter_is_answered_with_the_nearest():
         ("hopf", {"saturation": -1.0}),
         ("double-well", {"barrier": 0.0}),
         ("double-well", {"stiffness": -1.0}),
+        ("van-der-pol", {"mu": 0.0}),
+        ("nine-clusters", {"spacing": 1.5}),
+        ("nine-clusters", {"width": 0.0}),
+        ("nine-clusters", {"nodes": 10}),
+        ("nine-clusters", {"length": -1.0}),
     ],
 )
 def test_parameters_without_a_stationary_law_are_refused(name, parameters):

@@ -20,8 +20,11 @@ SYSTEM_PARAMETERS = {
     "hopf": ("growth", "saturation", "turn"),
     "double-well": ("slope", "barrier", "stiffness"),
     "gene-network": ("activation",),
+    "van-der-pol": ("mu",),
+    "nine-clusters": ("spacing", "length", "width", "nodes", "shape_seed"),
 }
-AXES = {"lorenz": 3, "hopf": 2, "double-well": 2, "gene-network": 7}
+AXES = {"lorenz": 3, "hopf": 2, "double-well": 2, "gene-network": 7, "van-der-pol": 2, "nine-clusters": 2}
+EXACT_SAMPLERS = ("ornstein-uhlenbeck", "hopf", "double-well", "nine-clusters")
 # library -> the keys it takes
 LIBRARIES = {"polynomial": ("degree",), "affine": (), "custom": ("terms", "known")} | dict.fromkeys(
     SYSTEM_PARAMETERS, ("parameters",)
@@ -102,10 +105,9 @@ def _cross_faults(config, declared):
         own = spec.get("kind") in ("table", "h5ad") and isinstance(spec.get("path"), str)
         if own and not Path(spec["path"]).exists():
             yield f"datasets.{name}.path: no such file {spec['path']!r} (seen from {Path.cwd()})"
-        if spec.get("kind") == "system" and spec.get("system") != "ornstein-uhlenbeck":
-            exact = spec.get("system") in ("hopf", "double-well")
-            if not exact and (spec.get("dt") is None or spec.get("burn") is None):
-                yield f"datasets.{name}: {spec.get('system')} has no exact sampler, so it needs dt and burn"
+        simulated = spec.get("kind") == "system" and spec.get("system") not in EXACT_SAMPLERS
+        if simulated and (spec.get("dt") is None or spec.get("burn") is None):
+            yield f"datasets.{name}: {spec.get('system')} has no exact sampler, so it needs dt and burn"
         if spec.get("kind") == "system" and isinstance(spec.get("paths"), dict):
             yield from _path_faults(f"datasets.{name}", spec)
         if spec.get("kind") in RESOURCE_KINDS and declared is not None:
@@ -155,6 +157,7 @@ def _paper_faults(where, paper, datasets):
         for method, options in chosen.items():
             yield from _method_faults(here, method, options)
         yield from _misfits(here, experiment, datasets)
+        yield from _kind_faults(here, experiment, datasets)
         yield from _study_faults(here, experiment)
         if isinstance(experiment.get("drift"), dict):
             yield from _drift_faults(f"{here}.drift", experiment["drift"], None)
@@ -191,8 +194,22 @@ def _misfits(where, experiment, datasets):
         for method in sorted(set(experiment.get("methods") or {}) & set(methods.METHODS)):
             given = system if dataset.get("kind") == "system" else {}
             given |= {key: experiment[key] for key in ("drift", "diffusivity") if experiment.get(key)}
-            if fault := methods.misfit(method, facts_of(dataset), **given):
+            special = (experiment.get("options") or {}).get(name, {}).get(method)
+            options = (experiment["methods"][method] or {}) | (special or {})
+            if fault := methods.misfit(method, facts_of(dataset), **given, options=options):
                 yield f"{where}: on {name}, {fault}"
+
+
+def _kind_faults(where, experiment, datasets):
+    """Densities are scored in experiments of their own kind, on points that they have not seen."""
+    density = experiment.get("kind") == "density"
+    for method in sorted(set(experiment.get("methods") or {}) & set(methods.METHODS)):
+        if (methods.gives(method) == "density") != density:
+            said = "gives no density" if density else "gives a density: ask for it in an experiment of kind density"
+            yield f"{where}: {method} {said}"
+    for name in experiment.get("datasets") or () if density else ():
+        if datasets.get(name, {}).get("kind") == "system" and datasets[name].get("train", 1) == 1:
+            yield f"{where}: data set {name} holds out no points to score with; give it `train: 0.8`, say"
 
 
 def _dataset_uses(config):
@@ -243,24 +260,18 @@ def _analysis_faults(name, spec, dataset):
         yield from _matrix_faults(f"{where}.diffusivity", diffusivity, dataset.get("columns"))
     if isinstance(drift, dict):
         yield from _drift_faults(f"{where}.drift", drift, dataset.get("columns"))
-    names = list(methods.METHODS) if chosen[1] == "all" else chosen[1] or [chosen[0]]
-    fits = methods.fitting(facts, drift=drift, diffusivity=diffusivity)
-    if chosen[1] == "all":
-        if not fits:
-            why = [methods.misfit(name, facts, drift=drift, diffusivity=diffusivity) for name in names]
-            yield f"{where}: no method fits: " + "; ".join(dict.fromkeys(why))
-        names = fits
-    else:
-        for name in names:
-            yield from _method_faults(where, name, None)
-    options = spec.get("options") or {}
-    if names and not any(methods.is_custom(name) for name in names):
-        known = dict.fromkeys(o for name in names if name in methods.METHODS for o in methods.METHODS[name].options)
-        yield from _unknown(f"{where}.options", f"option of {', '.join(names)}", options, known)
+    known, options = {"drift": drift, "diffusivity": diffusivity}, spec.get("options") or {}
+    names = methods.all_of(facts, **known) if chosen[1] == "all" else chosen[1] or [chosen[0]]
     for name in names:
-        fault = name in methods.METHODS and methods.misfit(name, facts, drift=drift, diffusivity=diffusivity)
+        yield from _method_faults(where, name, None)
+    if names and not any(methods.is_custom(name) for name in names):
+        taken = dict.fromkeys(o for name in names if name in methods.METHODS for o in methods.METHODS[name].options)
+        yield from _unknown(f"{where}.options", f"option of {', '.join(names)}", options, taken)
+    for name in names:
+        fault = name in methods.METHODS and methods.misfit(name, facts, **known, options=options)
         if fault:
-            instead = [other for other in fits if other != name]
+            fits = methods.fitting(facts, **known)
+            instead = [other for other in fits if other != name and methods.gives(other) == methods.gives(name)]
             yield f"{where}: {fault}" + (f"; these would fit: {instead}" if instead else "")
 
 
@@ -286,8 +297,11 @@ def _drift_faults(where, drift, columns):
     takes = LIBRARIES[library]
     for key in sorted(set(drift) - {"library", "only", *takes}):
         yield f"{where}.{key}: the library {library!r} takes {list(takes) or 'no further keys'}, not {key!r}"
-    if library == "custom" and not drift.get("terms"):
-        yield f"{where}.terms: the custom library needs terms, for example {{a: ['-x', '0'], b: ['0', '-y']}}"
+    if library == "custom" and not (drift.get("terms") or drift.get("known")):
+        yield (
+            f"{where}.terms: the custom library needs terms, for example {{a: ['-x', '0'], b: ['0', '-y']}}, or a "
+            "known part, for example known: ['y', '-x'], or both"
+        )
     if library == "custom" and columns:
         for name, texts in {**(drift.get("terms") or {}), "known": drift.get("known") or columns}.items():
             if len(texts) != len(columns):
@@ -302,4 +316,6 @@ def facts_of(dataset):
     timed = kind in TIMED_KINDS or (kind in ("table", "h5ad") and dataset.get("time_key") is not None)
     columns = dataset.get("columns")
     dim = len(columns) if columns else dataset.get("n_pcs")
+    if kind == "system":
+        dim = AXES.get(dataset.get("system")) or (dataset.get("parameters") or {}).get("dim")
     return methods.Facts(timed=timed, dim=dim, paths=bool(dataset.get("paths")))
