@@ -4,6 +4,7 @@ import math
 import time
 from functools import cache, partial
 
+import density_paths
 import harness
 import numpy as np
 import peers
@@ -386,6 +387,7 @@ PATHS = {
     "moments-growth": moments_growth,
     "simulation": simulation,
     "transport": transport,
+    "densities": density_paths.densities,
     "gpu": gpu,
     "start-up": start_up,
     "potential-step": potential_step,
