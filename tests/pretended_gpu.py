@@ -48,6 +48,10 @@ class _Pretending(TorchFunctionMode):
         if here and there and name not in CROSSING:
             raise RuntimeError(f"{name}: expected all tensors on one device, but found cuda:0 and cpu")
         target = self._target(name, args, kwargs, here)
+        asked = [value for value in (*args, *kwargs.values()) if isinstance(value, str | torch.device)]
+        if name == "_parse_to":  # how a module reads the arguments of ``to``
+            place, *rest = function(*args, **kwargs)
+            return GPU if any(map(_names_gpu, asked)) else place, *rest
         if _is_gpu(kwargs.get("device")):
             kwargs["device"] = "cpu"
         args = tuple("cpu" if isinstance(value, str | torch.device) and _names_gpu(value) else value for value in args)
@@ -91,13 +95,27 @@ def _names_gpu(value):
 @contextmanager
 def pretended():
     """Within the block, ``device="cuda"`` means marked tensors."""
-    vmap = torch.func.vmap
+    vmap, apply = torch.func.vmap, torch.nn.Module._apply
     torch.func.vmap = lambda function, *args, **kwargs: _outside(vmap(function, *args, **kwargs))
+    torch.nn.Module._apply = _applied
     try:
         with _Pretending():
             yield
     finally:
-        torch.func.vmap = vmap
+        torch.func.vmap, torch.nn.Module._apply = vmap, apply
+
+
+def _applied(module, function, recurse=True):
+    """What ``to`` and its kin do to a module: new tensors, since exchanging what is in one does not move its mark."""
+    for child in module.children() if recurse else ():
+        child._apply(function)
+    for own in (module._parameters, module._buffers):
+        for name, value in own.items():
+            if value is not None:
+                moved = function(value.detach())
+                trained = own is module._parameters
+                own[name] = torch.nn.Parameter(moved, value.requires_grad) if trained else moved
+    return module
 
 
 def _outside(transformed):

@@ -29,6 +29,12 @@ datasets:
 analyses:
   wells: {dataset: wells, method: moments, drift: {library: polynomial, degree: 3}, diffusivity: 0.5}
   wells-tenfold: {dataset: wells-tenfold, method: moments, drift: {library: polynomial, degree: 3}, diffusivity: 50}
+  cycle-density:
+    dataset: cycle
+    method: gaussian-mixture
+    diffusivity: 0.1
+    drift: {library: hopf}
+    options: {components: 8}
   cycle:
     dataset: cycle
     method: moments
@@ -117,6 +123,7 @@ TARGETS = [
     *(file for name in ("wells", "wells-tenfold", "slow-course") for file in results(name, "parameters.parquet")),
     *(file for name in ("wells", "cycle", "shuffled", "course-moments") for file in results(name, "verdict.json")),
     *(file for name in ("course-affine-propagation", "own", "cells") for file in results(name, "page.png")),
+    *(file for name in ("cycle-density", "course-kde") for file in results(name, "page.png")),
     *results("cycle", "parameters.parquet"),
 ]
 
@@ -214,6 +221,33 @@ def test_models_load_and_say_what_the_tables_say(mine):
     course = snapdyn.load(mine / results("course-affine-propagation", "seed-0/model.pt")[0])
     assert course.about["time_unit"] == "day" and course.about["axes"] == ["a", "b"]
     assert course.simulate(np.zeros((5, 2)), [0.0, 1.0, 3.0]).shape == (3, 5, 2)
+
+
+def test_a_density_of_a_cloud_and_the_drift_that_it_gives(mine):
+    """A ring is no Gaussian; eight of them are near enough to it for the coefficients to show."""
+    answer = verdict(mine, "cycle-density")
+    assert answer["verdict"] == "yes" and answer["null"] == "one Gaussian" and 0.3 < answer["gain"] < 0.6
+    found = parameters(mine, "cycle-density")
+    assert list(found.index) == ["growth", "saturation"] and found["std_error"].isna().all()
+    assert ((found["estimate"] > 0.4) & (found["estimate"] < 1.2)).all()
+    model = snapdyn.load(mine / results("cycle-density", "seed-0/model.pt")[0])
+    x = np.array([[1.0, 0.0], [0.0, 0.0]])
+    assert np.ptp(model.log_prob(None, x)) > 1 and model.about["method"] == "gaussian-mixture"
+    assert abs(np.linalg.norm(model.sample(2000), axis=1).mean() - 1) < 0.1
+    frame, _ = artifacts.read(mine / results("cycle-density", "metrics.parquet")[0], "metrics/1")
+    values = frame[frame["method"] == "gaussian-mixture"].set_index("metric")["value"]
+    assert values["integral"] == pytest.approx(1, abs=1e-3) and values["components"] == 8
+    drawn, _ = artifacts.read(mine / results("cycle-density", "seed-0/predicted.parquet")[0], "snapshots/1")
+    assert len(drawn) == 1200 and values["w1_samples"] < 2 * values["w1_floor"]
+    assert "growth" in (mine / results("cycle-density", "page.md")[0]).read_text()
+
+
+def test_a_density_of_every_day(mine):
+    assert verdict(mine, "course-kde")["null"] == "one Gaussian at each time"
+    model = snapdyn.load(mine / results("course-kde", "seed-0/model.pt")[0])
+    assert model.times == [0, 2, 10] and len(model.densities) == 3
+    with pytest.raises(ValueError, match="no density at t = 5, .* observed are 0, 2, 10"):
+        model.log_prob(5.0, np.zeros((2, 2)))
 
 
 def test_all_methods_that_fit_are_tried(mine):

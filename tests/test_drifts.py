@@ -415,3 +415,46 @@ def test_a_library_may_be_narrowed_to_some_of_its_terms(rng):
     torch.testing.assert_close(some.divergences(x), whole.divergences(x)[:, kept])
     with pytest.raises(ValueError, match=r"has no terms 'u: v' \(did you mean 'u: .*'\?\), 'nothing like it'; it has"):
         drifts.build({"library": "polynomial", "degree": 2, "only": ["u: v", "nothing like it"]}, axes=("u", "w"))
+
+
+COMPLETE = {
+    "system": ({"library": "hopf", "parameters": {"growth": 0.5}}, lambda x, y: 0.5 * x - x * (x * x + y * y) + y),
+    "custom": ({"library": "custom", "known": ["sin(y)", "-x"]}, lambda x, y: torch.sin(y)),
+}
+
+
+@pytest.mark.parametrize("name", COMPLETE)
+def test_a_drift_without_unknowns_is_complete(name):
+    spec, first = COMPLETE[name]
+    found, x = drifts.complete(spec, axes=("x", "y")), torch.randn(7, 2, dtype=torch.float64)
+    torch.testing.assert_close(found.drift(x)[:, 0], first(*x.T))
+    jacobian = torch.func.vmap(torch.func.jacrev(lambda point: found.drift(point[None])[0]))(x)
+    torch.testing.assert_close(found.divergence(x), jacobian.diagonal(dim1=1, dim2=2).sum(1))
+    assert found.drift(x.float()).dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {"library": "affine"},
+        {"library": "polynomial", "degree": 1},
+        {"library": "custom", "terms": {"a": ["x", "0"]}, "known": ["y", "-x"]},
+        {"library": "hopf", "only": ["growth"]},
+    ],
+)
+def test_a_drift_with_unknowns_is_not(spec):
+    assert drifts.complete(spec, axes=("x", "y")) is None
+
+
+def test_a_library_without_terms_has_none_to_evaluate():
+    drift, x = drifts.build({"library": "custom", "known": ["y", "-x"]}, axes=("x", "y")), torch.ones(4, 2)
+    assert drift.count == 0 and drift.fields(x).shape == (4, 0, 2) and drift.divergences(x).shape == (4, 0)
+    torch.testing.assert_close(drift(x.new_zeros(0), x), torch.tensor([[1.0, -1.0]]).expand(4, 2))
+
+
+def test_a_system_whose_drift_depends_on_the_diffusivity_is_completed_with_it():
+    x = torch.randn(5, 2, dtype=torch.float64)
+    one, half = (
+        drifts.complete({"library": "nine-clusters"}, axes=("x", "y"), diffusivity=d).drift(x) for d in (1.0, 0.5)
+    )
+    torch.testing.assert_close(half, one / 2)

@@ -5,11 +5,18 @@ import re
 
 import numpy as np
 import pytest
+import torch
 
-from snapdyn import fokker_planck, methods, moments, propagation
+from snapdyn import density_methods, fokker_planck, method_table, methods, moments, propagation
 from snapdyn.snapshots import Snapshots
 
 POLYNOMIAL, AFFINE = {"library": "polynomial", "degree": 2}, {"library": "affine"}
+FROM_DATA = ["gaussian-mixture", "kde", "hopfield"]
+FLOWS = ["mixture-flow", "mixture-flow-mle", "mixture-flow-sm", "mixture-flow-mle-sm"]
+FROM_DYNAMICS = ["mixture-flow-dynamics", "mixture-flow-plain", "linear-mixture"]
+DENSITIES = FROM_DATA + FLOWS
+KNOWN = {"library": "custom", "known": ["-x", "-y"]}
+SMALL = {"components": 4, "stacks": 1, "hidden": 4, "steps": 10, "batch": 20}
 KERNEL = ["kde-adam", "kde-l1", "kde-lstsq", "convolved-l1", "convolved-lstsq"]
 
 
@@ -30,18 +37,25 @@ def test_options_are_those_of_the_class(name):
     own = {p.name for p in inspect.signature(cls).parameters.values() if p.kind is p.KEYWORD_ONLY}
     settable = own - set(method.fixed) - {"diffusivity", "axes", "time_unit"}
     if name in KERNEL and name != "kde-adam":
-        settable -= set(methods.OPTIMISER)  # nothing to optimise
-    assert set(method.options) == settable
+        settable -= set(method_table.OPTIMISER)  # nothing to optimise
+    if name.startswith("mixture-flow-"):  # each training has options of its own
+        assert set(method.options) < settable
+    else:
+        assert set(method.options) == settable
     assert set(method.fixed) <= own
     assert methods.contract_faults(cls) == []
-    assert method.takes_drift == ("drift" in inspect.signature(cls).parameters)
+    if method.gives == "density":
+        assert issubclass(cls, density_methods.DensityMethod) and method.takes_drift
+    else:
+        assert method.takes_drift == ("drift" in inspect.signature(cls).parameters)
     assert all(method.options.values()) and method.does
     taken = set(inspect.signature(cls.fit).parameters)
     assert "rng" in taken and ("device" in taken) == methods.takes_device(name)
 
 
 def test_names_make_what_they_say():
-    made = {name: methods.make(name, axes=("x", "y"), drift=AFFINE, diffusivity=0.5) for name in methods.METHODS}
+    drifts = {name: KNOWN if its.complete_drift else AFFINE for name, its in methods.METHODS.items()}
+    made = {name: methods.make(name, axes=("x", "y"), drift=drifts[name], diffusivity=0.5) for name in drifts}
     for name in KERNEL:
         assert type(made[name]) is fokker_planck.KernelMethod
         assert made[name].convolved == name.startswith("convolved")
@@ -49,11 +63,13 @@ def test_names_make_what_they_say():
         assert made[name].bandwidth == ("wide" if made[name].convolved else "score")
     assert type(made["moments"]) is moments.Moments and made["moments"].diffusivity == 0.5
     assert type(made["affine-propagation"]) is propagation.AffinePropagation
+    for name in FLOWS + FROM_DYNAMICS[:2]:
+        assert made[name].training == methods.METHODS[name].fixed.get("training", "mle")
     assert methods.make("moments", axes=("x",), drift=AFFINE, diffusivity="unknown").diffusivity is None
     assert methods.make("kde-l1", axes=("x",), drift=AFFINE, diffusivity=1, options={"probes": 7}).probes == 7
 
 
-DRIFTS = {"no drift": None, "affine": AFFINE, "polynomial": POLYNOMIAL}
+DRIFTS = {"no drift": None, "affine": AFFINE, "polynomial": POLYNOMIAL, "known drift": KNOWN}
 DIFFUSIVITIES = {"no D": None, "D": 0.5, "unknown D": "unknown"}
 
 
@@ -61,13 +77,16 @@ DIFFUSIVITIES = {"no D": None, "D": 0.5, "unknown D": "unknown"}
 @pytest.mark.parametrize("drift", DRIFTS)
 @pytest.mark.parametrize("diffusivity", DIFFUSIVITIES)
 def test_the_table_of_what_fits_what(kind, drift, diffusivity):
-    expected = set()
-    if kind != "timed" and drift != "no drift" and diffusivity == "D":
+    expected = set(DENSITIES)
+    terms = drift in ("affine", "polynomial")
+    if kind != "timed" and drift == "known drift" and diffusivity == "D":
+        expected |= set(FROM_DYNAMICS)
+    if kind != "timed" and terms and diffusivity == "D":
         expected |= {*KERNEL, "kds"}
         expected |= {"sindy"} if kind == "trajectories" else set()
-    if drift != "no drift" and diffusivity != "no D":
+    if terms and diffusivity != "no D":
         expected |= {"moments", "moments-sparse"}
-    if kind == "timed" and drift != "polynomial":
+    if kind == "timed" and drift in ("no drift", "affine"):
         expected.add("affine-propagation")
     facts = methods.Facts(timed=kind == "timed", dim=2, paths=kind == "trajectories")
     known = {"drift": DRIFTS[drift], "diffusivity": DIFFUSIVITIES[diffusivity]}
@@ -89,6 +108,17 @@ def test_the_table_of_what_fits_what(kind, drift, diffusivity):
         ("convolved-l1", False, AFFINE, "unknown", "needs a known diffusivity, got `unknown`"),
         ("affine-propagation", True, POLYNOMIAL, None, "fits a linear drift only"),
         ("kds", False, AFFINE, "unknown", "needs a known diffusivity, got `unknown`"),
+        ("moments", False, KNOWN, 0.5, "looks for coefficients, but the custom library has no terms"),
+        ("mixture-flow-dynamics", True, KNOWN, 0.5, "needs stationary data, but the data set has times"),
+        ("mixture-flow-dynamics", False, None, 0.5, "so it needs a drift: a system, for example .*{library: hopf}"),
+        (
+            "linear-mixture",
+            False,
+            AFFINE,
+            0.5,
+            r"without unknown numbers: .*known: \['y', '-x'\]} with no terms",
+        ),
+        ("linear-mixture", False, KNOWN, "unknown", "needs a known diffusivity: a number above 0"),
         (
             "sindy",
             False,
@@ -112,11 +142,41 @@ def test_what_the_table_allows_runs(kind):
     drift = {"library": "custom", "terms": {"a": ["x", "0"], "b": ["0", "y"]}}
     known = {"drift": AFFINE if kind == "timed" else drift, "diffusivity": 0.5}
     for name in methods.fitting(methods.Facts(kind == "timed", paths=kind == "trajectories"), **known):
-        options = {"probes": 200, "starts": 2} if name == "kde-adam" else {}
+        options = {"probes": 200, "starts": 2} if name == "kde-adam" else SMALL if "flow" in name else {}
         model = methods.fit(name, data, rng=np.random.default_rng(0), options=options, **known)
         assert methods.model_faults(model) == []
+        if methods.METHODS[name].gives == "density":
+            assert np.isfinite(model.log_prob(0.5 if times is not None else None, data.x[:3])).all()
+            continue
         assert np.isfinite(model.parameters["estimate"]).all()
         assert np.isfinite(model.drift(0.0, data.x[:3])).all()
+
+
+@pytest.mark.parametrize("name", DENSITIES)
+def test_a_density_needs_no_drift_but_takes_one(name):
+    made = [methods.make(name, axes=("x", "y"), drift=drift, diffusivity=0.5) for drift in (None, AFFINE)]
+    assert made[0].drift is None and made[1].drift.count == 6
+    turn = {"library": "custom", "known": ["y", "-x"]}
+    dynamics = methods.make(name, axes=("x", "y"), drift=turn, diffusivity=0.5).dynamics
+    assert made[1].dynamics is None and dynamics.drift(torch.ones(1, 2)).tolist() == [[1, -1]]
+
+
+def test_a_training_decides_what_a_method_needs():
+    learns, facts = {"training": "dynamics"}, methods.Facts(timed=False)
+    assert "so it needs a drift" in methods.misfit("mixture-flow", facts, options=learns)
+    assert methods.misfit("mixture-flow", facts, drift=KNOWN, diffusivity=1.0, options=learns) is None
+    assert methods.misfit("mixture-flow", facts, drift=KNOWN, diffusivity=[[1.0]], options=learns) is None
+    assert methods.misfit("mixture-flow", facts) is None
+    hopf = {"library": "hopf"}
+    assert methods.misfit("linear-mixture", facts, drift=hopf, diffusivity=1.0) is None
+    assert "unknown numbers" in methods.misfit("linear-mixture", facts, drift=hopf | {"only": ["growth"]})
+    wide = methods.Facts(timed=False, dim=5)
+    assert "3 dimensions at most, the data have 5" in methods.misfit("linear-mixture", wide, drift=KNOWN, diffusivity=1)
+
+
+def test_methods_all_takes_each_estimator_once():
+    found = methods.all_of(methods.Facts(timed=False, dim=2), drift=KNOWN, diffusivity=1.0)
+    assert set(found) == {*FROM_DATA, "mixture-flow", "linear-mixture"}
 
 
 def test_unknown_names_are_answered_with_the_nearest():
@@ -233,8 +293,8 @@ def test_a_method_from_outside_fits_by_its_import_path():
 def test_a_method_gets_what_it_asks_for():
     methods.fit("test_methods:OpenEnded", cloud(), rng=np.random.default_rng(0), threads=3)
     assert OpenEnded.got == {"rng", "device", "threads", "precision"}
-    methods.fit("test_methods:OpenEnded", cloud(), rng=np.random.default_rng(0), keep=object())
-    assert "keep" in OpenEnded.got
+    methods.fit("test_methods:OpenEnded", cloud(), rng=np.random.default_rng(0), keep=object(), progress=print)
+    assert {"keep", "progress"} <= OpenEnded.got
 
 
 def test_a_model_that_answers_nothing_is_refused():

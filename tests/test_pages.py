@@ -1,13 +1,16 @@
 """The page of an analysis: what it says of identifiability, eliminated terms and ratios."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 
-from snapdyn import evaluation, models, pages
+from snapdyn import evaluation, models, pages, plotting
 from snapdyn.config import Fit
 from snapdyn.snapshots import Snapshots
 
+ROOT = Path(__file__).parents[1]
 DIAGNOSTICS = {
     "j_statistic": 12.0,
     "j_dof": 10.0,
@@ -97,3 +100,62 @@ def test_the_page_lists_what_was_eliminated_instead_of_rows_of_zeros(gone):
     assert ("Eliminated in every seed: `x: y`." in text) == gone
     assert ("| x: y | 2 |" in text) != gone
     assert "| x: x | 1 | 0.1 |" in text
+
+
+SCORES = {"nll": 1.5, "components": 3.0, "integral": 1.0001, "w1_samples": 0.2, "w1_floor": 0.19}
+
+
+def density_page(times=None, parameters=None, values=SCORES):
+    rng = np.random.default_rng(0)
+    split = np.array(["train"] * 20 + ["test"] * 10, dtype=object)
+    t = None if times is None else np.resize(times, 30)
+    meta = {"space": "plane", "axes": ["x", "y"], "time_unit": "day"}
+    cells = Snapshots.build(rng.normal(size=(30, 2)), t=t, split=split, meta=meta)
+    fit = Fit("analyses", "q", "density", "d", "gaussian-mixture", 1)
+    frame = pd.DataFrame({"metric": list(values), "value": list(values.values()), "t": np.nan, "seed": 0})
+    frame = pd.concat([frame.assign(method="gaussian-mixture"), frame[:1].assign(method="one-gaussian", value=2.5)])
+    answer = {"verdict": "yes", "null": "one Gaussian", "sentence": "Better than one Gaussian: yes. Much."}
+    table = parameters_of_none() if parameters is None else parameters
+    return fit, cells, frame, table, answer
+
+
+def parameters_of_none():
+    return parameters(NAMES, [1.0] * 3, [0.1] * 3).iloc[:0]
+
+
+def test_the_page_of_a_density_says_what_it_is():
+    text = pages.text(*density_page())
+    for part in (
+        "**Better than one Gaussian: yes.** Much.",
+        "## Scores (nll, held-out; lower is better)",
+        "| gaussian-mixture | 1.5 |",
+        "| one-gaussian | 2.5 |",
+        "3 components",
+        "integrates to 1.0001",
+        "0.2 (W1) from the held-out rows; training rows are 0.19",
+        "at any t, and `sample(n)`",
+        "Draws from it, as many as held-out rows, are in `seed-*/predicted.parquet`",
+    ):
+        assert part in text, part
+    assert "Parameters" not in text and "found from the density alone" not in text and "Transitions" not in text
+
+
+def test_a_density_of_several_times_lists_them():
+    text = pages.text(*density_page(times=[0.0, 2.5]))
+    assert "at t, one of 0, 2.5, and `sample(n, t)`" in text and "Transitions" not in text
+
+
+@pytest.mark.parametrize("found", [True, False])
+def test_the_third_panel_holds_the_round_trip_or_says_that_there_is_none(found, tmp_path):
+    table = parameters(NAMES, [1.0, 2.0, 3.0], [np.nan] * 3) if found else None
+    fit, cells, frame, table, answer = density_page(parameters=table, values=SCORES | {"round_trip_residual": 0.1})
+    text = pages.text(fit, cells, frame, table, answer)
+    assert ("| x: y | 2 | – | – |" in text) == found
+    shown = pages.arrange(cells, cells.select(split="test"), frame, table)
+    facts = pages.facts(fit, cells, answer)
+    assert facts["verdict"] == "better than one Gaussian: yes" and facts["drawn"] == "drawn from the density"
+    style = plotting.Style(ROOT / "workflow/snapdyn/paper.mplstyle", ROOT / "config/plotting.yaml")
+    with style:
+        panel = plotting.page(shown, style, facts).axes[2]
+    assert [text.get_text() for text in panel.texts] == ([] if found else [facts["no_parameters"]])
+    assert [label.get_text() for label in panel.get_yticklabels()] == (NAMES if found else [])

@@ -149,6 +149,7 @@ def test_the_truth_in_another_library_is_the_coefficients_that_give_the_same_dri
     for name, value in cubic.items():
         assert value == pytest.approx(present.get(name, 0.0), abs=1e-8) and (value == 0.0) == (name not in present)
     assert recovery.truth_of(simulated(), {"library": "polynomial", "degree": 2}) == {}  # no coefficients do
+    assert recovery.truth_of(simulated(), {"library": "custom", "known": ["y", "-x"]}) == {}  # nothing is unknown
     joint = recovery.truth_of(simulated(), {"library": "hopf"}, "unknown")
     assert joint == {"growth": 1.0, "saturation": 1.0, "diffusivity": 0.5}
 

@@ -275,3 +275,21 @@ def test_wide_kernels_hold_about_a_thousand_neighbours_in_the_middle(rng, dim):
     x = rng.normal(size=(20000, dim)) * np.arange(1, dim + 1)
     kernel = scores.kernel_pass(torch.from_numpy(x), torch.zeros(1, dim).double(), scores.bandwidth(x, "wide"))
     assert 700 < float(kernel.sample_size) < 8000
+
+
+def test_the_likelihood_chooses_the_width():
+    """Near the normal-scale rule for a Gaussian cloud; much narrower for two far lumps, as held-out points confirm."""
+    rng = np.random.default_rng(0)
+    plain = rng.normal(size=(1500, 2)) * [1.0, 10.0]
+    ratio = scores.likelihood_bandwidth(plain) / scores.normal_scale_bandwidth(plain, derivative=0)
+    assert 0.7 < ratio[0] < 1.5
+    assert ratio[0] == pytest.approx(ratio[1])
+    lumps, others = (0.1 * rng.normal(size=(1000, 2)) + 5 * rng.integers(2, size=(1000, 1)) for _ in range(2))
+
+    def likelihood(rule):
+        pair = [torch.from_numpy(x) for x in (lumps, others)]
+        return float(scores.kernel_pass(*pair, scores.bandwidth(lumps, rule)).log_prob.mean())
+
+    assert likelihood("likelihood") > likelihood("density") + 1
+    by_hand = [np.exp(likelihood(factor * scores.normal_scale_bandwidth(lumps, derivative=0))) for factor in (0.01, 1)]
+    assert likelihood("likelihood") > np.log(max(by_hand))

@@ -112,6 +112,16 @@ def experiments_of(paper):
     return {fit.experiment: fit.kind for fit in PLAN.of(paper=paper)}
 
 
+def experiments_of_kind(*kinds):
+    """Names of the papers' experiments of these kinds."""
+    return {fit.experiment for fit in PLAN.of(kind=kinds) if fit.paper != "analyses"}
+
+
+def analyses_of_kind(*kinds):
+    """Names of the analyses of these kinds."""
+    return [fit.experiment for fit in PLAN.of(kind=kinds, paper="analyses")]
+
+
 def tables_of(paper):
     """Metrics and parameters of every experiment of a paper."""
     return [
@@ -187,7 +197,8 @@ def baselines_of(fit):
     return [f"{RESULTS}/baselines/{fit.dataset}/seed-{seed}/metrics.parquet" for seed in range(fit.seeds)]
 
 
-def forecast_fit(w):
+def fit_of(w):
+    """The fit of an experiment whose seeds are jobs of their own."""
     return PLAN.one(paper=w.paper, experiment=w.experiment, dataset=w.dataset, method=w.method)
 
 
@@ -198,9 +209,13 @@ def figure_inputs(w):
     base = f"{RESULTS}/fits/{w.paper}/{experiment}"
     first = fits[0]
     files = {"metrics": f"{base}/metrics.parquet", "parameters": f"{base}/parameters.parquet"}
+    if first.kind == "density":
+        files["models"] = [seeds_of(fit, "model.pt")[0] for fit in fits]
+        files["histories"] = [seeds_of(fit, "history.parquet")[0] for fit in fits]
+        files["method"] = sorted({path for fit in fits for path in method_code(fit.method)})
     if first.kind != "forecast":
         files["cloud"] = snapshots_of(first.dataset, 1)[0]
-        if first.kind == "recovery":
+        if first.kind in ("recovery", "density"):
             files["clouds"] = [snapshots_of(dataset, 1)[0] for dataset in dict.fromkeys(fit.dataset for fit in fits)]
         if "kde-adam" in {fit.method for fit in fits}:
             files["history"] = f"{base}/{first.dataset}/kde-adam/history.parquet"

@@ -72,12 +72,12 @@ rule evaluate:
     input:
         code=library("evaluate", "models"),
         method=lambda w: method_code(w.method),
-        snapshots=lambda w: snapshots_of(w.dataset, forecast_fit(w).seeds),
-        models=lambda w: seeds_of(forecast_fit(w), "model.pt"),
-        predicted=lambda w: seeds_of(forecast_fit(w), "predicted.parquet"),
-        baselines=lambda w: baselines_of(forecast_fit(w)),
-        truth=lambda w: truth_of(forecast_fit(w), "truth"),
-        forecast=lambda w: truth_of(forecast_fit(w), "true-forecast"),
+        snapshots=lambda w: snapshots_of(w.dataset, fit_of(w).seeds),
+        models=lambda w: seeds_of(fit_of(w), "model.pt"),
+        predicted=lambda w: seeds_of(fit_of(w), "predicted.parquet"),
+        baselines=lambda w: baselines_of(fit_of(w)),
+        truth=lambda w: truth_of(fit_of(w), "truth"),
+        forecast=lambda w: truth_of(fit_of(w), "true-forecast"),
     output:
         metrics="<results>/fits/{paper}/{experiment}/{dataset}/{method}/metrics.parquet",
         verdict="<results>/fits/{paper}/{experiment}/{dataset}/{method}/verdict.json",
@@ -85,6 +85,8 @@ rule evaluate:
         "<logs>/evaluate/{paper}/{experiment}/{dataset}/{method}.log",
     benchmark:
         "<benchmarks>/evaluate/{paper}/{experiment}/{dataset}/{method}.tsv"
+    wildcard_constraints:
+        experiment=choice(experiments_of_kind("forecast")),
     conda:
         "../../envs/torch.yaml"
     threads: 1
@@ -93,7 +95,7 @@ rule evaluate:
         runtime=120,
         gpu=0,
     params:
-        fit=lambda w: asdict(forecast_fit(w)),
+        fit=lambda w: asdict(fit_of(w)),
     script:
         "../scripts/evaluate.py"
 
@@ -116,6 +118,8 @@ rule evaluate_analysis:
         "<logs>/evaluate_analysis/{analysis}.log",
     benchmark:
         "<benchmarks>/evaluate_analysis/{analysis}.tsv"
+    wildcard_constraints:
+        analysis=choice(analyses_of_kind("forecast", "stationary")),
     conda:
         "../../envs/torch.yaml"
     threads: 1
@@ -127,6 +131,56 @@ rule evaluate_analysis:
         fit=lambda w: asdict(analysis(w)),
     script:
         "../scripts/evaluate.py"
+
+
+rule evaluate_density:
+    """A density on held-out points and against the exact law, and the verdict against one Gaussian."""
+    input:
+        code=library("evaluate_density", "models", "density_models"),
+        method=lambda w: method_code(w.method),
+        snapshots=lambda w: snapshots_of(w.dataset, fit_of(w).seeds),
+        models=lambda w: seeds_of(fit_of(w), "model.pt"),
+        predicted=lambda w: seeds_of(fit_of(w), "predicted.parquet"),
+    output:
+        metrics="<results>/fits/{paper}/{experiment}/{dataset}/{method}/metrics.parquet",
+        verdict="<results>/fits/{paper}/{experiment}/{dataset}/{method}/verdict.json",
+    log:
+        "<logs>/evaluate_density/{paper}/{experiment}/{dataset}/{method}.log",
+    benchmark:
+        "<benchmarks>/evaluate_density/{paper}/{experiment}/{dataset}/{method}.tsv"
+    wildcard_constraints:
+        experiment=choice(experiments_of_kind("density")),
+    conda:
+        "../../envs/torch.yaml"
+    threads: 1
+    resources:
+        mem_mb=growing(4000),
+        runtime=120,
+        gpu=0,
+    params:
+        fit=lambda w: asdict(fit_of(w)),
+    script:
+        "../scripts/evaluate_density.py"
+
+
+use rule evaluate_density as evaluate_density_analysis with:
+    input:
+        code=library("evaluate_density", "models", "density_models"),
+        method=lambda w: method_code(analysis(w).method, analysis(w).drift),
+        snapshots=lambda w: snapshots_of(analysis(w).dataset, analysis(w).seeds),
+        models=lambda w: seeds_of(analysis(w), "model.pt"),
+        predicted=lambda w: seeds_of(analysis(w), "predicted.parquet"),
+    output:
+        metrics="<results>/analyses/{analysis}/metrics.parquet",
+        verdict="<results>/analyses/{analysis}/verdict.json",
+    log:
+        "<logs>/evaluate_density_analysis/{analysis}.log",
+    benchmark:
+        "<benchmarks>/evaluate_density_analysis/{analysis}.tsv"
+    wildcard_constraints:
+        analysis=choice(analyses_of_kind("density")),
+    params:
+        fit=lambda w: asdict(analysis(w)),
 
 
 rule gather_forecast:
@@ -147,7 +201,7 @@ rule gather_forecast:
     benchmark:
         "<benchmarks>/gather_forecast/{paper}/{experiment}.tsv"
     wildcard_constraints:
-        experiment=choice({fit.experiment for fit in PLAN.of(kind="forecast") if fit.paper != "analyses"}),
+        experiment=choice(experiments_of_kind("forecast")),
     conda:
         "../../envs/base.yaml"
     threads: 1
@@ -157,6 +211,15 @@ rule gather_forecast:
         gpu=0,
     script:
         "../scripts/gather.py"
+
+
+use rule gather_forecast as gather_density with:
+    log:
+        "<logs>/gather_density/{paper}/{experiment}.log",
+    benchmark:
+        "<benchmarks>/gather_density/{paper}/{experiment}.tsv"
+    wildcard_constraints:
+        experiment=choice(experiments_of_kind("density")),
 
 
 rule gather_analysis:

@@ -60,7 +60,7 @@ rule study:
 
 
 rule fit:
-    """One method on one split of cells: the model and its one-step predictions for the held-out cells."""
+    """One method on one split: the model, and its predictions for the held-out cells or its own draws."""
     input:
         code=library("fit", "models"),
         method=lambda w: method_code(w.method),
@@ -75,7 +75,7 @@ rule fit:
     benchmark:
         "<benchmarks>/fit/{paper}/{experiment}/{dataset}/{method}/seed-{seed}.tsv"
     wildcard_constraints:
-        experiment=choice({fit.experiment for fit in PLAN.of(kind="forecast") if fit.paper != "analyses"}),
+        experiment=choice(experiments_of_kind("forecast", "density")),
     conda:
         "../../envs/torch.yaml"
     threads: 1

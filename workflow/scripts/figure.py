@@ -8,7 +8,7 @@ with run.job(snakemake) as job:
     from snapdyn import artifacts, figures, plotting
 
     arrange, draw = figures.FIGURES[snakemake.params.spec["function"].split(".")[1]]
-    files = {name: path for name, path in snakemake.input.items() if name not in ("code", "style", "colours")}
+    files = {name: path for name, path in snakemake.input.items() if name not in ("code", "method", "style", "colours")}
     frame, facts = arrange(figures.read(files))
     style = plotting.Style(snakemake.input.style, snakemake.input.colours)
     meta = {

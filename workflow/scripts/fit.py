@@ -1,4 +1,4 @@
-"""Rules ``fit`` and ``fit_analysis``: snapshots in; a model, its parameters and its predictions out."""
+"""Rules ``fit`` and ``fit_analysis``: snapshots in; a model, its parameters, and its predictions or draws out."""
 
 from snapdyn import run
 
@@ -20,14 +20,18 @@ with run.job(snakemake) as job:
         device=device,
         threads=job.threads,
         keep=checkpoint.of(job, device),
+        progress=job.progress,
     )
     if faults := methods.model_faults(model, stationary=not snapshots.timed):
         raise ValueError("; ".join(faults))
-    carry = forecasts.predict if snapshots.timed else forecasts.regenerate
-    predicted = carry(model, snapshots, job.rng)
-    seed = snakemake.params.seed
-    parameters, history = recovery.tidy_parameters(model, fit=fit, seed=seed), recovery.tidy_history(model, seed=seed)
+    predicted = forecasts.answer(model, snapshots, job.rng)
+    seed, about = snakemake.params.seed, {"dataset": fit.dataset, "method": fit.method}
+    known = fit.kind == "density" and len(model.parameters) and "system" in snapshots.meta
+    truth = recovery.truth_of(snapshots, fit.drift, fit.diffusivity) if known else None
+    parameters = recovery.tidy_parameters(model, fit=fit, seed=seed, truth=truth)
+    said = model.diagnostics if fit.kind == "density" and model.history else None
+    history = recovery.tidy_history(model, seed=seed, extra=said)
     models.save(model, snakemake.output.model, method=fit.method, meta=snapshots.meta)
     artifacts.write(parameters, snakemake.output.parameters, "parameters/1", {"axes": snapshots.meta["axes"]})
-    artifacts.write(history, snakemake.output.history, "history/1")
+    artifacts.write(history, snakemake.output.history, "history/1", about)
     artifacts.write(predicted.frame(), snakemake.output.predicted, "snapshots/1", predicted.meta)

@@ -128,9 +128,10 @@ class Plan:
             drift, diffusivity = spec.get("drift"), spec.get("diffusivity")
             chosen = spec.get("methods") or [spec["method"]]
             if chosen == "all":
-                chosen = methods.fitting(checks.facts_of(dataset), drift=drift, diffusivity=diffusivity)
-            kind = "forecast" if checks.facts_of(dataset).timed else "stationary"
+                chosen = methods.all_of(checks.facts_of(dataset), drift=drift, diffusivity=diffusivity)
             for method in chosen:
+                kind = "forecast" if checks.facts_of(dataset).timed else "stationary"
+                kind = "density" if methods.gives(method) == "density" else kind
                 label = name if spec.get("method") else f"{name}-{method.replace(':', '.')}"
                 takes = methods.is_custom(method) or methods.METHODS[method].takes_drift
                 library = drift if takes else None

@@ -207,7 +207,7 @@ def from_expressions(terms, known, *, axes, time_unit=None):
     """A drift written by hand.
 
     Args:
-        terms: coefficient name -> one expression per axis, the field g_k.
+        terms: coefficient name -> one expression per axis, the field g_k; empty if nothing is unknown.
         known: one expression per axis, the field v; ``None`` for none.
     """
     dim = len(axes)
@@ -224,7 +224,9 @@ def from_expressions(terms, known, *, axes, time_unit=None):
     def divergence(field):
         return lambda x: torch.func.jacrev(field)(x).trace()
 
-    def stacked(functions):
+    def stacked(functions, *shape):
+        if not functions:
+            return lambda x: x.new_zeros(len(x), 0, *shape)
         return torch.func.vmap(lambda x: torch.stack([function(x) for function in functions]))
 
     clock = time_unit or "time unit"
@@ -232,7 +234,7 @@ def from_expressions(terms, known, *, axes, time_unit=None):
         dim,
         tuple(terms),
         tuple(f"1/{clock} (times the field's own unit)" for _ in terms),
-        stacked(fields),
+        stacked(fields, dim),
         stacked([divergence(field) for field in fields]),
         torch.func.vmap(rest) if rest else torch.zeros_like,
         torch.func.vmap(divergence(rest)) if rest else lambda x: torch.zeros_like(x[:, 0]),
@@ -305,6 +307,50 @@ def build(spec, *, axes, time_unit=None):
     return subset(drift, spec["only"]) if spec.get("only") else drift
 
 
+@dataclass(frozen=True)
+class CompleteDrift:
+    """A drift without unknowns.
+
+    Attributes:
+        drift: states ``(n, dim)`` to f(x) ``(n, dim)``, in length / time.
+        divergence: states to div f ``(n,)``, in 1 / time.
+    """
+
+    drift: Callable[[Tensor], Tensor]
+    divergence: Callable[[Tensor], Tensor]
+
+
+def complete(spec, *, axes, time_unit=None, diffusivity=None):
+    """The :class:`CompleteDrift` of a config entry, or None if numbers in it are unknown.
+
+    A registered system is completed by its own parameters; any other library must have no terms, only a known part.
+
+    Args:
+        diffusivity: D, a number, on which the parameters of some systems depend.
+    """
+    from snapdyn import systems
+
+    if spec["library"] in systems.SYSTEMS and not spec.get("only"):
+        system = _system(spec, axes, diffusivity)
+        return CompleteDrift(lambda x: system.drift(0.0, x), lambda x: system.divergence(0.0, x))
+    if spec["library"] == "custom" and spec.get("terms"):
+        return None
+    drift = build(spec, axes=axes, time_unit=time_unit)
+    return None if drift.count else CompleteDrift(drift.known, drift.known_divergence)
+
+
+def _system(spec, axes, diffusivity=None):
+    """The registered system of a config entry."""
+    from snapdyn import systems
+
+    library = spec["library"]
+    noise = {"diffusivity": diffusivity} if isinstance(diffusivity, int | float) else {}
+    system = systems.build(library, **{"dim": len(axes), **noise, **spec.get("parameters", {})})
+    if system.dim != len(axes):
+        raise ValueError(f"drift library {library!r} has {system.dim} axes, the data have {len(axes)}: {list(axes)}")
+    return system
+
+
 def _library(spec, *, axes, time_unit):
     """The whole library of a config entry.
 
@@ -323,14 +369,9 @@ def _library(spec, *, axes, time_unit):
     if library == "affine":
         return affine(len(axes), axes=axes, time_unit=time_unit)
     if library == "custom":
-        return from_expressions(spec["terms"], spec.get("known"), axes=axes, time_unit=time_unit)
+        return from_expressions(spec.get("terms") or {}, spec.get("known"), axes=axes, time_unit=time_unit)
     if library in systems.SYSTEMS:
-        system = systems.build(library, **{"dim": len(axes), **spec.get("parameters", {})})
-        if system.dim != len(axes):
-            raise ValueError(
-                f"drift library {library!r} has {system.dim} axes, the data have {len(axes)}: {list(axes)}"
-            )
-        return system.terms
+        return _system(spec, axes).terms
     if ":" in library:
         module, _, name = library.partition(":")
         try:

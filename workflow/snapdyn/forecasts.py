@@ -12,6 +12,28 @@ ODE_STEPS = 100
 STATIONARY_STEPS = 400
 
 
+def answer(model, snapshots, rng):
+    """What a model makes of the held-out rows: draws of a density, the next snapshot, or the cloud some time later."""
+    if getattr(model, "kind", None) == "density":
+        return draw(model, snapshots, rng)
+    return (predict if snapshots.timed else regenerate)(model, snapshots, rng)
+
+
+def draw(model, snapshots, rng):
+    """As many draws from a density as there are held-out rows, at every time.
+
+    Returns:
+        :class:`Snapshots` with the times and the row numbers of the held-out rows, and equal weights.
+    """
+    cells = snapshots.select(split="test")
+    parts = []
+    for t in cells.times if cells.timed else [None]:
+        here = cells if t is None else cells.select(t=t)
+        x = model.sample(len(here), t, rng)
+        parts.append(Snapshots.build(x, t=here.t, row=here.row, meta={}))
+    return Snapshots.joined(parts, meta=snapshots.meta, split="predicted")
+
+
 def move(model, x, start, end, rng):
     """Carry ``x (n, dim)`` from time ``start`` to ``end``.
 

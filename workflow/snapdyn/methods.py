@@ -1,132 +1,17 @@
 """The methods by name: what each needs, what it takes, and how to make it. Imports no torch itself.
 
-A method is a class with ``fit(snapshots, *, rng, ...) -> model``. The table says which data it fits, so that
-a method that cannot work is refused when the graph is built, with one that can.
+A method is a class with ``fit(snapshots, *, rng, ...) -> model``. The table (:mod:`snapdyn.method_table`) says which
+data it fits, so that a method that cannot work is refused when the graph is built, with one that can.
 """
 
 import difflib
 import importlib.util
 import inspect
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from snapdyn import codebase
-
-KERNEL = {
-    "bandwidth": "a number, one per axis, or density | score | divergence | wide",
-    "probes": "how many data points the equation is checked at",
-}
-TESTS = {
-    "tests": "test functions: monomials | gaussians | mixed | phases (for drifts with rotating drivers)",
-    "degree": "highest degree of the test monomials",
-    "harmonics": "highest angular mode of `phases`",
-    "count": "how many `gaussians`",
-    "width": "their width, in standard deviations of each axis",
-    "growth": "birth rate of timed populations: {terms: {name: expression}, known: expression}",
-    "iterations": "re-weighting steps",
-}
-OPTIMISER = {
-    "starts": "random starting points",
-    "low": "lower end of the starts, every coefficient",
-    "high": "upper end of the starts",
-    "rate": "first step size; falls linearly to 0",
-    "batch": "probing points a step",
-    "epochs": "passes over the probing points",
-}
-
-
-@dataclass(frozen=True)
-class Method:
-    """One line of the table of methods.
-
-    Attributes:
-        target: ``module:Class`` in snapdyn.
-        data: ``stationary``, ``timed``, ``either`` of them, or ``trajectories``.
-        does: one sentence for the table in the README.
-        options: what the config may set, with a word on each.
-        fixed: constructor arguments that make this method of its class.
-        takes_drift: needs a drift library and a diffusivity.
-        joint_diffusivity: accepts ``diffusivity: unknown``.
-        matrix_diffusivity: accepts a matrix.
-    """
-
-    target: str
-    data: str
-    does: str
-    options: dict = field(default_factory=dict)
-    fixed: dict = field(default_factory=dict)
-    takes_drift: bool = True
-    joint_diffusivity: bool = False
-    matrix_diffusivity: bool = False
-
-    @property
-    def module(self):
-        return self.target.split(":")[0]
-
-
-def _kernel(solver, convolved, does):
-    extra = OPTIMISER if solver == "adam" else {}
-    return Method(
-        "fokker_planck:KernelMethod",
-        "stationary",
-        does,
-        KERNEL | extra,
-        {"solver": solver, "convolved": convolved},
-    )
-
-
-METHODS = {
-    "kde-adam": _kernel("adam", False, "plain kernel score, the paper's optimiser (biased; for comparison)"),
-    "kde-l1": _kernel("l1", False, "plain kernel score, exact L1 minimum (biased; for comparison)"),
-    "kde-lstsq": _kernel("lstsq", False, "plain kernel score, closed form (biased; for comparison)"),
-    "convolved-l1": _kernel("l1", True, "convolved equation, exact L1 minimum: no bandwidth bias"),
-    "convolved-lstsq": _kernel("lstsq", True, "convolved equation, closed form: no bandwidth bias"),
-    "moments": Method(
-        "moments:Moments",
-        "either",
-        "optimally weighted moments: any affine drift, standard errors, a test of the model",
-        TESTS,
-        {"sparse": False, "threshold": None},
-        joint_diffusivity=True,
-        matrix_diffusivity=True,
-    ),
-    "moments-sparse": Method(
-        "moments:Moments",
-        "either",
-        "the same, then drops terms of the library that are not needed, weakest first",
-        TESTS | {"threshold": "a term stays if it exceeds this many standard errors"},
-        {"sparse": True},
-        joint_diffusivity=True,
-        matrix_diffusivity=True,
-    ),
-    "kds": Method(
-        "kds:KernelDeviation",
-        "stationary",
-        "kernel deviation from stationarity (KDS), exact minimum over pairs of points",
-        {
-            "bandwidth": KERNEL["bandwidth"],
-            "statistic": "u (pairs of different points) or v (all pairs: biased, but always a minimum)",
-            "points": "at most this many rows, drawn at random, since the cost is quadratic",
-        },
-    ),
-    "affine-propagation": Method(
-        "propagation:AffinePropagation",
-        "timed",
-        "linear drift and diffusivity between snapshots, carried exactly over any gap; standard errors",
-        {"restarts": "starting points of the optimiser"},
-        takes_drift=False,
-    ),
-    "sindy": Method(
-        "trajectories:SparseRegression",
-        "trajectories",
-        "sparse regression of forward differences (SINDy, by pysindy): sees time, for reference",
-        {
-            "threshold": "smaller coefficients are set to 0; 0 keeps all",
-            "ridge": "penalty on squared coefficients while thresholding",
-            "order": "order of the forward difference, 1 or 2",
-        },
-    ),
-}
+from snapdyn.method_table import METHODS
 
 
 @dataclass(frozen=True)
@@ -142,9 +27,21 @@ class Facts:
         return "timed" if self.timed else "stationary"
 
 
-def misfit(name, facts, *, drift=None, diffusivity=None):
-    """Why the method ``name`` cannot work on such data, as a sentence; None if it can."""
+def has_unknowns(drift):
+    """Whether a drift entry of the config leaves numbers open; libraries from outside count as complete until built."""
+    library = str(drift.get("library", ""))
+    return library in ("polynomial", "affine") or bool(drift.get("terms") or drift.get("only"))
+
+
+def misfit(name, facts, *, drift=None, diffusivity=None, options=None):
+    """Why the method ``name`` cannot work on such data, as a sentence; None if it can.
+
+    Args:
+        options: what the config sets, where that decides what the method needs.
+    """
     method = METHODS[name]
+    if method.gives == "density":
+        return _density_misfit(name, facts, drift, diffusivity, options)
     if method.data == "trajectories" and not facts.paths:
         return (
             f"{name} needs trajectories, but the rows of this data set have no order in time (only a simulated system "
@@ -155,22 +52,58 @@ def misfit(name, facts, *, drift=None, diffusivity=None):
         return f"{name} needs {method.data} data, but the data set {other}"
     if method.takes_drift and drift is None:
         return f"{name} needs a drift library, for example drift: {{library: polynomial, degree: 2}}"
+    if method.takes_drift and drift.get("library") == "custom" and not drift.get("terms"):
+        return (
+            f"{name} looks for coefficients, but the custom library has no terms, for example "
+            "{a: ['-x', '0'], b: ['0', '-y']}"
+        )
     if method.takes_drift and diffusivity is None:
         joint = " or `unknown`" if method.joint_diffusivity else ""
         return f"{name} needs a diffusivity: a number above 0{joint}"
     if diffusivity == "unknown" and method.takes_drift and not method.joint_diffusivity:
         return f"{name} needs a known diffusivity, got `unknown`"
     if isinstance(diffusivity, list) and not method.matrix_diffusivity:
-        able = [other for other, its in METHODS.items() if its.matrix_diffusivity]
+        able = [other for other, its in METHODS.items() if its.matrix_diffusivity and its.gives == "drift"]
         return f"{name} needs one number for the diffusivity, got a matrix; {', '.join(able)} take one"
     if not method.takes_drift and drift is not None and drift.get("library") != "affine":
         return f"{name} fits a linear drift only, so it takes no drift library"
     return None
 
 
+def _density_misfit(name, facts, drift, diffusivity, options):
+    """:func:`misfit` of a method that gives a density: it needs a drift only if it learns from one."""
+    method = METHODS[name]
+    learns = method.learns_from_dynamics(options)
+    if facts.timed and (learns or method.data == "stationary"):
+        return f"{name} needs stationary data, but the data set has times: it learns from dynamics at rest"
+    if method.most_axes and (facts.dim or 0) > method.most_axes:
+        return f"{name} works in {method.most_axes} dimensions at most, the data have {facts.dim}; take mixture-flow"
+    if not learns:
+        return None
+    if drift is None or has_unknowns(drift):
+        lacking = "a drift" if drift is None else "a drift without unknown numbers"
+        return (
+            f"{name} learns from the dynamics, so it needs {lacking}: a system, for example drift: {{library: hopf}}, "
+            "or drift: {library: custom, known: ['y', '-x']} with no terms"
+        )
+    if not isinstance(diffusivity, (int, float, list) if method.matrix_diffusivity else (int, float)):
+        return f"{name} learns from the dynamics, so it needs a known diffusivity: a number above 0"
+    return None
+
+
+def gives(name):
+    """What a method gives: ``drift``, which every class from outside counts as, or ``density``."""
+    return METHODS[name].gives if name in METHODS else "drift"
+
+
 def fitting(facts, *, drift=None, diffusivity=None):
     """Names of the methods that would work on such data."""
     return [name for name in METHODS if misfit(name, facts, drift=drift, diffusivity=diffusivity) is None]
+
+
+def all_of(facts, *, drift=None, diffusivity=None):
+    """What ``methods: all`` stands for: the methods that fit, each estimator once."""
+    return [name for name in fitting(facts, drift=drift, diffusivity=diffusivity) if METHODS[name].in_all]
 
 
 def is_custom(name):
@@ -231,11 +164,15 @@ def contract_faults(cls):
 def model_faults(model, *, stationary=False):
     """What a fitted model lacks: a way to move points, and for a stationary cloud what judges it.
 
+    A density is asked for no movement: it is judged by its ``log_prob``.
+
     Args:
         stationary: whether it was fitted to one stationary cloud, where only the drift can be judged, on the
             saved model.
     """
     name = type(model).__name__
+    if getattr(model, "kind", None) == "density":
+        return []
     if stationary:
         lacking = [what for what in ("drift", "state", "from_state") if not callable(getattr(model, what, None))]
         return (
@@ -269,6 +206,9 @@ def make(name, *, axes, time_unit=None, drift=None, diffusivity=None, options=No
     if is_custom(name):
         return cls(**options)
     method = METHODS[name]
+    if method.gives == "density":
+        known = _dynamics(drift, axes, time_unit, diffusivity) | {"diffusivity": diffusivity}
+        return cls(axes=axes, time_unit=time_unit, **known, **method.fixed, **options)
     if method.takes_drift:
         from snapdyn import drifts
 
@@ -277,6 +217,17 @@ def make(name, *, axes, time_unit=None, drift=None, diffusivity=None, options=No
             options["growth"] = drifts.Growth.from_expressions(**options["growth"], axes=axes)
         return cls(terms, diffusivity=diffusivity, **method.fixed, **options)
     return cls(axes=axes, time_unit=time_unit, **options)
+
+
+def _dynamics(drift, axes, time_unit, diffusivity):
+    """A drift entry as a density's method takes it: the terms to look for, and the whole drift where it is known."""
+    if drift is None:
+        return {}
+    from snapdyn import drifts
+
+    terms = drifts.build(drift, axes=axes, time_unit=time_unit)
+    whole = drifts.complete(drift, axes=axes, time_unit=time_unit, diffusivity=diffusivity)
+    return {"drift": terms, "dynamics": whole}
 
 
 def fit(
@@ -291,18 +242,20 @@ def fit(
     device="cpu",
     threads=1,
     keep=None,
+    progress=None,
 ):
     """Fit the method ``name`` to ``snapshots`` and return its model.
 
-    The method gets the device, the threads, the precision and ``keep`` (where a long fit leaves what it has done so
-    far, see :class:`snapdyn.checkpoint.Checkpoint`) if its ``fit`` takes them. Models that name their
+    The method gets the device, the threads, the precision, ``keep`` (where a long fit leaves what it has done so
+    far, see :class:`snapdyn.checkpoint.Checkpoint`) and ``progress`` (which makes a bar like tqdm's of an iterable or
+    a total, and a label) if its ``fit`` takes them. Models that name their
     drift library carry its description, so that they can be rebuilt from a file.
     """
     axes, time_unit = snapshots.meta["axes"], snapshots.meta.get("time_unit")
     method = make(name, axes=axes, time_unit=time_unit, drift=drift, diffusivity=diffusivity, options=options)
     accepted = inspect.signature(method.fit).parameters
     offers = {"rng": rng, "device": device, "threads": threads, "precision": precision}
-    offers |= {"keep": keep} if keep else {}
+    offers |= {name: offer for name, offer in (("keep", keep), ("progress", progress)) if offer}
     open_ended = any(p.kind is p.VAR_KEYWORD for p in accepted.values())
     model = method.fit(snapshots, **{k: v for k, v in offers.items() if open_ended or k in accepted})
     if faults := model_faults(model):

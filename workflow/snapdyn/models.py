@@ -13,6 +13,7 @@ from snapdyn import artifacts, drifts
 CLASSES = {
     "drift": "snapdyn.models:DriftModel",
     "affine-gaussian-process": "snapdyn.propagation:AffineModel",
+    "density": "snapdyn.density_models:DensityModel",
 }
 WEAKEST = "weakest: "  # before the name of an unknown, in the diagnostics: its part in the combination seen worst
 ESCAPE = 100.0

@@ -7,6 +7,7 @@ SHOWN_POINTS = 1500
 FEW_ROWS = 25
 WEAKEST = "weakest: "  # as in snapdyn.models, which imports torch
 SHOWN_PARAMETERS = 40
+PREDICTIONS = "Predictions of the held-out rows are in"
 
 
 def _rows(panel, series, x, y, low=np.nan, high=np.nan):
@@ -23,8 +24,9 @@ def _rows(panel, series, x, y, low=np.nan, high=np.nan):
 
 
 def score_name(metrics):
-    """The metric that the page shows: ``w1`` for timed data, else the weak-form residual."""
-    return "w1" if (metrics["metric"] == "w1").any() else "weak_form_residual"
+    """The metric that the page shows: ``nll`` of densities, ``w1`` of moves in time, else the weak-form residual."""
+    there = set(metrics["metric"])
+    return next((name for name in ("nll", "w1") if name in there), "weak_form_residual")
 
 
 def summary(metrics):
@@ -80,17 +82,26 @@ def arrange(cells, predicted, metrics, parameters):
     return pd.concat(parts, ignore_index=True)
 
 
+SCORES = {
+    "density": "held-out negative log-likelihood, nats (lower is better)",
+    "forecast": "W1 one step ahead (mean of transitions)",
+    "stationary": "held-out weak-form residual (1 = noise)",
+}
+
+
 def facts(fit, cells, answer):
     """What the drawing needs to know besides the frame."""
-    timed = cells.timed
+    density = fit.kind == "density"
     names = cells.meta["axes"]
     clock = cells.meta.get("time_unit") or "time unit"
     return {
         "title": f"{fit.experiment}: {fit.method} on {fit.dataset}",
         "axes": [names[0], names[min(1, len(names) - 1)]],
-        "verdict": f"better than doing nothing: {answer['verdict']}",
-        "score": "W1 one step ahead (mean of transitions)" if timed else "held-out weak-form residual (1 = noise)",
-        "parameters": "parameters, 95 % intervals",
+        "verdict": f"better than {answer['null'] if density else 'doing nothing'}: {answer['verdict']}",
+        "score": SCORES[fit.kind],
+        "drawn": "drawn from the density" if density else "predicted",
+        "parameters": "coefficients that the density gives" if density else "parameters, 95 % intervals",
+        "no_parameters": "a density without a drift to look for:\nno parameters" if density else "",
         "parameter_axis": f"estimate (data units, per {clock})",
     }
 
@@ -159,6 +170,34 @@ def identifiability(metrics, parameters):
     return lines
 
 
+def density(fit, cells, metrics):
+    """What a fitted density is, in words; nothing for other methods."""
+    if fit.kind != "density":
+        return []
+    values = metrics[metrics["method"] == fit.method].groupby("metric")["value"].median()
+    said = []
+    if "components" in values:
+        said.append(f"{values['components']:.0f} components (median over seeds).")
+    if "bandwidth" in values:
+        said.append(f"Kernel width {values['bandwidth']:.3g} (geometric mean over axes).")
+    if "integral" in values:
+        said.append(f"It integrates to {values['integral']:.4f} over the plane.")
+    if "w1_samples" in values:
+        said.append(
+            f"Its draws are {values['w1_samples']:.3g} (W1) from the held-out rows; training rows are "
+            f"{values['w1_floor']:.3g} from them."
+        )
+    if "round_trip_residual" in values:
+        said.append(
+            "The parameters below were found from the density alone, by the stationary Fokker-Planck equation at its "
+            "own draws; they have no standard errors, and the spread over seeds is what there is to judge them by."
+        )
+    when = ", t" if cells.timed else ""
+    there = f"t, one of {', '.join(f'{t:g}' for t in cells.times)}" if cells.timed else "any t"
+    usage = f"`log_prob(t, x)`, `score(t, x)`, `energy(t, x)` at {there}, and `sample(n{when})`"
+    return ["", "## The density", "", " ".join([*said, f"The model below answers {usage}."])]
+
+
 def text(fit, cells, metrics, parameters, answer):
     """The page in words, as Markdown."""
     name = score_name(metrics)
@@ -169,10 +208,11 @@ def text(fit, cells, metrics, parameters, answer):
         f"`{fit.method}` on `{fit.dataset}` ({fit.seeds} seeds; {n['train']} training and {n['test']} held-out rows; "
         f"coordinates: {cells.meta['space']}).",
         "",
-        f"**Better than doing nothing: {answer['verdict']}.** {answer['sentence'].partition('. ')[2]}",
+        f"**Better than {answer['null'] if fit.kind == 'density' else 'doing nothing'}: {answer['verdict']}.** "
+        f"{answer['sentence'].partition('. ')[2]}",
         "",
     ]
-    if cells.timed:
+    if cells.timed and fit.kind != "density":
         steps = ", ".join(f"{a:g} to {b:g}" for a, b in zip(cells.times[:-1], cells.times[1:], strict=True))
         lines += [f"Transitions ({cells.meta.get('time_unit') or 'time unit'}): {steps}.", ""]
     notes = cells.meta.get("notes", [])
@@ -185,6 +225,7 @@ def text(fit, cells, metrics, parameters, answer):
     lines += ["| --- | --- | --- | --- |"]
     for method, line in summary(metrics).iterrows():
         lines.append(f"| {method} | {line['mean']:.4g} | {line['sd']:.2g} | {int(line['n_seeds'])} |")
+    lines += density(fit, cells, metrics)
     lines += specification(metrics)
     lines += identifiability(metrics, parameters)
     if len(parameters):
@@ -197,10 +238,10 @@ def text(fit, cells, metrics, parameters, answer):
     if gone:
         lines += ["", "Eliminated in every seed: " + ", ".join(f"`{name}`" for name in gone) + "."]
     trust = f", trust={fit.method!r}" if ":" in fit.method else ""
+    made = "Draws from it, as many as held-out rows, are in" if fit.kind == "density" else PREDICTIONS
     lines += [
         "",
         f"Load the model with `snapdyn.load('seed-0/model.pt'{trust})`"
-        f"{', if its class has state() and from_state()' if trust else ''}. Predictions of the held-out rows are in "
-        "`seed-*/predicted.parquet`.",
+        f"{', if its class has state() and from_state()' if trust else ''}. {made} `seed-*/predicted.parquet`.",
     ]
     return "\n".join(lines) + "\n"

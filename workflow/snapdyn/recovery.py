@@ -21,6 +21,8 @@ def truth_of(snapshots, drift=None, diffusivity=None):
         diffusivity: ``"unknown"`` where D is estimated as well.
     """
     about = snapshots.meta["system"]
+    if "parameters" not in about:  # a synthetic course has a law, but no parameters of that kind
+        return {}
     own = drift is None or drift["library"] == about["system"]
     found = dict(about["parameters"]) if own else _projected(about, drift, snapshots.meta["axes"])
     return found | ({"diffusivity": about["diffusivity"]} if diffusivity == "unknown" else {})
@@ -33,6 +35,8 @@ def _projected(about, drift, axes):
 
     system = systems.build(about["system"], diffusivity=about["diffusivity"], **about["options"])
     terms = drifts.build(drift, axes=axes)
+    if not terms.count:
+        return {}
     x = torch.from_numpy(np.random.default_rng(0).standard_normal((20 * terms.count + 100, system.dim)))
     fields, target = terms.fields(x), system.drift(0.0, x) - terms.known(x)
     design = fields.transpose(1, 2).reshape(-1, terms.count).numpy()

@@ -22,6 +22,8 @@ TILE = {"cpu": (256, 512), "cuda": (4096, 8192)}
 CLAMP = {torch.float64: -433.0, torch.float32: -58.0}
 # Kernels are powers of 2, which are faster than powers of e: exp(-r^2 / 2) = 2^(-(r SHRINK)^2).
 SHRINK = math.sqrt(0.5 / math.log(2))
+# Shares of the normal-scale bandwidth among which the likelihood of left-out points chooses.
+LIKELIHOOD_FACTORS = tuple(2.0 ** (k / 4) for k in range(-20, 5))
 
 
 @dataclass(frozen=True)
@@ -67,15 +69,21 @@ def bandwidth(x, rule):
 
     Rules: ``density``, ``score``, ``divergence`` (normal-scale for that quantity), and ``wide``, for the convolved
     form, whose width costs variance but no bias: 0.4 to 2 standard deviations, so wide that about a thousand
-    neighbours count in the middle of a Gaussian cloud.
+    neighbours count in the middle of a Gaussian cloud. ``likelihood`` shrinks the rule for the density until points are
+    likeliest under all others (:func:`likelihood_bandwidth`): for clouds that are no single lump.
     """
     rules = {"density": 0, "score": 1, "divergence": 2}
-    if rule == "wide":
+    named = rule if isinstance(rule, str) else None
+    if named == "wide":
         share = np.clip(np.sqrt(2) * (1000 / len(x)) ** (1 / x.shape[1]), 0.4, 2.0)
         h = share * np.std(x, axis=0, ddof=1)
-    elif isinstance(rule, str):
+    elif named == "likelihood":
+        h = likelihood_bandwidth(x)
+    elif named is not None:
         if rule not in rules:
-            raise ValueError(f"unknown bandwidth rule {rule!r}; use a number or one of {[*rules, 'wide']}")
+            raise ValueError(
+                f"unknown bandwidth rule {rule!r}; use a number or one of {[*rules, 'wide', 'likelihood']}"
+            )
         h = normal_scale_bandwidth(x, derivative=rules[rule])
     elif np.size(rule) not in (1, x.shape[1]):
         raise ValueError(f"expected one bandwidth or one for each of the {x.shape[1]} axes, got {np.size(rule)}")
@@ -87,6 +95,26 @@ def bandwidth(x, rule):
             "identical points gives 0: drop the constant axis, or set a bandwidth"
         )
     return np.array(h)
+
+
+def likelihood_bandwidth(x, *, factors=LIKELIHOOD_FACTORS, probes=2000):
+    """The multiple of the normal-scale rule ``(dim,)`` under which points are likeliest given all others.
+
+    Args:
+        x: points ``(n, dim)``.
+        probes: how many of them are asked, evenly spread over the rows.
+    Equation: ``likelihood-bandwidth``
+    """
+    start, data = normal_scale_bandwidth(x, derivative=0), torch.from_numpy(np.ascontiguousarray(x))
+    if not (start > 0).all():
+        return start  # an axis without spread; the caller says so
+    rows = torch.linspace(0, len(x) - 1, min(probes, len(x))).round().long()
+
+    def likelihood(factor):
+        found = kernel_pass(data, data[rows], factor * start, own=rows, sample_size=False)
+        return float(found.log_prob.mean())
+
+    return max(factors, key=likelihood) * start
 
 
 def kernel_pass(

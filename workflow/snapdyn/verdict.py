@@ -5,6 +5,7 @@ over seeds. ``yes`` if its lower end is above 0; ``no`` if its upper end is belo
 even the best case is not worth having; otherwise the data cannot tell.
 
 * Timed data: the null is no movement, the score is W1 one step ahead, averaged over transitions.
+* A density: the null is one Gaussian (at each time), the score is the negative log-likelihood of held-out cells.
 * One stationary cloud, where no movement means nothing: the null is the best linear drift, the score
   is the squared weak-form residual on held-out points.
 
@@ -22,6 +23,7 @@ from snapdyn.snapshots import Snapshots
 
 REPLICATES = 2000
 MARGIN = 0.05  # of the null's score: a smaller gain is not worth having
+LIKELIHOOD_MARGIN = 0.05  # nats a cell: the density at a typical cell is 5 % higher
 _BLOCK = 100  # replicates at a time, so that memory stays flat
 
 
@@ -130,6 +132,56 @@ def _score(forecast):
     return totals[0], totals[1], influence
 
 
+def likelihood_gain(
+    model_losses,
+    null_losses,
+    *,
+    rng,
+    rows,
+    times,
+    weights,
+    replicates=REPLICATES,
+    margin=LIKELIHOOD_MARGIN,
+    null="one Gaussian",
+):
+    """Verdict on a density: the drop of the mean negative log-likelihood of held-out cells below the null's.
+
+    A likelihood has no zero, so the smallest gain worth having is a number of nats, not a share of the score. Times
+    count equally.
+
+    Args:
+        model_losses, null_losses: for each seed -log p in nats ``(n,)`` of the same held-out cells.
+        rows: for each seed the identity ``(n,)`` of its cells, shared by seeds that hold out the same ones.
+        times, weights: for each seed the time (NaN at rest) and the weight ``(n,)`` of its cells.
+    Returns:
+        the verdict, see :func:`decide`.
+    Equation: ``gain-interval``
+    """
+    groups = [np.nan_to_num(np.asarray(t, dtype=np.float64), nan=np.inf) for t in times]
+    counts = [len(np.unique(group)) for group in groups]
+    scores, deviations = np.zeros((len(rows), 2)), np.zeros((replicates, len(rows)))
+    for t in np.unique(np.concatenate(groups)):
+        here = [(s, np.flatnonzero(group == t)) for s, group in enumerate(groups) if (group == t).any()]
+        shares = [metrics.marginal(weights[s][cells]) for s, cells in here]
+        pairs = [(null_losses[s][cells], model_losses[s][cells]) for s, cells in here]
+        for (s, _), share, pair in zip(here, shares, pairs, strict=True):
+            scores[s] += np.array([share @ loss for loss in pair]) / counts[s]
+        for block, draws in resampled([rows[s][cells] for s, cells in here], shares, rng, replicates):
+            for (s, _), share, (before, after), draw in zip(here, shares, pairs, draws, strict=True):
+                deviations[block, s] += (draw - share) @ (before - after) / counts[s]
+    return decide(
+        scores[:, 0],
+        scores[:, 1],
+        scores[:, 0] - scores[:, 1] + deviations,
+        rng=rng,
+        margin=margin,
+        null=null if max(counts) == 1 else f"{null} at each time",
+        score="held-out negative log-likelihood (nats)",
+        n_cells=len(np.unique(np.concatenate(rows))),
+        of_the_score=False,
+    )
+
+
 def stationary_gain(
     model_residuals,
     null_residuals,
@@ -229,7 +281,7 @@ def resampled(rows, weights, rng, replicates):
         yield block, [r / r.sum(axis=1, keepdims=True) for r in raw]
 
 
-def decide(null_score, model_score, gains, *, rng, margin, null, score, n_cells):
+def decide(null_score, model_score, gains, *, rng, margin, null, score, n_cells, of_the_score=True):
     """Resample the seeds around replicates over cells, and put the answer in words.
 
     Deviations of the mean over drawn seeds are widened by ``sqrt(S / (S - 1))``: S values drawn from S
@@ -238,6 +290,7 @@ def decide(null_score, model_score, gains, *, rng, margin, null, score, n_cells)
     Args:
         null_score, model_score: ``(S,)`` for each seed, lower is better.
         gains: replicates of the gain over cells ``(R, S)``.
+        margin: smallest gain worth having, as a share of the null's score, or in its unit without ``of_the_score``.
     Returns:
         ``verdict`` (``yes``, ``no`` or ``cannot tell``), ``gain``, ``low``, ``high`` (95 % interval),
         ``null_score``, ``model_score``, ``margin`` (in the units of the score), ``n_cells``,
@@ -249,7 +302,7 @@ def decide(null_score, model_score, gains, *, rng, margin, null, score, n_cells)
     means = np.take_along_axis(gains, drawn, axis=1).mean(axis=1)
     widening = np.sqrt(seeds / (seeds - 1)) if seeds > 1 else 1.0
     low, high = (float(v) for v in np.quantile(gain + widening * (means - gain), (0.025, 0.975)))
-    threshold = float(margin * max(np.mean(null_score), 0.0))
+    threshold = float(margin * max(np.mean(null_score), 0.0) if of_the_score else margin)
     verdict = "yes" if low > 0 else "no" if high < threshold else "cannot tell"
     answer = {
         "verdict": verdict,

@@ -1,0 +1,223 @@
+"""The table of methods: what each needs, what it gives and which options it takes. Imports nothing of the package."""
+
+from dataclasses import dataclass, field
+
+KERNEL = {
+    "bandwidth": "a number, one per axis, or density | score | divergence | wide | likelihood",
+    "probes": "how many data points the equation is checked at",
+}
+TESTS = {
+    "tests": "test functions: monomials | gaussians | mixed | phases (for drifts with rotating drivers)",
+    "degree": "highest degree of the test monomials",
+    "harmonics": "highest angular mode of `phases`",
+    "count": "how many `gaussians`",
+    "width": "their width, in standard deviations of each axis",
+    "growth": "birth rate of timed populations: {terms: {name: expression}, known: expression}",
+    "iterations": "re-weighting steps",
+}
+OPTIMISER = {
+    "starts": "random starting points",
+    "low": "lower end of the starts, every coefficient",
+    "high": "upper end of the starts",
+    "rate": "first step size; falls linearly to 0",
+    "batch": "probing points a step",
+    "epochs": "passes over the probing points",
+}
+
+
+@dataclass(frozen=True)
+class Method:
+    """One line of the table of methods.
+
+    Attributes:
+        target: ``module:Class`` in snapdyn.
+        data: ``stationary``, ``timed``, ``either`` of them, or ``trajectories``.
+        does: one sentence for the table in the README.
+        options: what the config may set, with a word on each.
+        fixed: constructor arguments that make this method of its class.
+        gives: ``drift``, or ``density``, whose methods take a drift library only to read its coefficients off the
+            density, or to learn from a complete one.
+        takes_drift: can use a drift library and a diffusivity; methods that give a drift need them.
+        complete_drift: needs a drift without unknown numbers, and a diffusivity.
+        joint_diffusivity: accepts ``diffusivity: unknown``.
+        matrix_diffusivity: accepts a matrix.
+        most_axes: how many dimensions it can work in; any without.
+        in_all: whether ``methods: all`` takes it, where it fits.
+    """
+
+    target: str
+    data: str
+    does: str
+    options: dict = field(default_factory=dict)
+    fixed: dict = field(default_factory=dict)
+    gives: str = "drift"
+    takes_drift: bool = True
+    complete_drift: bool = False
+    joint_diffusivity: bool = False
+    matrix_diffusivity: bool = False
+    most_axes: int | None = None
+    in_all: bool = True
+
+    @property
+    def module(self):
+        return self.target.split(":")[0]
+
+    def learns_from_dynamics(self, options=None):
+        """Whether it needs a complete drift, with these options."""
+        return self.complete_drift or (options or {}).get("training") == "dynamics"
+
+
+FLOW = {
+    "components": "how many Gaussians",
+    "stacks": "how many couplings; 0 is a plain mixture",
+    "hidden": "width of the couplings' networks",
+    "start": "where the centroids start: data | box; with dynamics box | linear (see linear-mixture) | simulation",
+    "steps": "optimiser steps of the mixture, which comes first",
+    "flow_steps": "further ones of mixture and couplings",
+    "batch": "points a step",
+    "rate": "largest step size",
+    "patience": "looks without a better validation loss before it stops",
+    "validation": "share of the training rows that decide when to stop",
+    "penalty": "weight of the couplings' absolute coefficients",
+    "share": "weight of score matching beside likelihood",
+    "noise": "of denoising score matching, in standard deviations; 0 for the implicit form",
+    "loss": "of dynamics: weighted-square | equation-square | weighted | detached | plain (the paper's)",
+    "box": "[[low, high], ..] that holds all states; the data's range with margin if not given",
+    "dt": "step of the simulation that a start needs",
+    "burn": "its length",
+}
+OF_TRAINING = {  # options that only some trainings take
+    "dynamics": ("loss", "box", "dt", "burn"),
+    "mle": (),
+    "score-matching": ("noise",),
+    "combined": ("share",),
+}
+
+
+def _flow(does, training=None, **fixed):
+    """The density estimator, with its training fixed or free."""
+    only = {name for names in OF_TRAINING.values() for name in names} - set(OF_TRAINING.get(training, FLOW))
+    unused = {"patience", "validation"} if training == "dynamics" else set()
+    takes = {name: text for name, text in FLOW.items() if name not in only | unused | set(fixed)}
+    if fixed.get("start") == "box":
+        takes = {name: text for name, text in takes.items() if name not in ("dt", "burn")}
+    if training is None:
+        takes = {"training": "dynamics | mle | score-matching | combined"} | FLOW
+    return Method(
+        "mixture_flow:MixtureFlow",
+        "stationary" if training == "dynamics" else "either",
+        does,
+        takes,
+        ({"training": training} if training else {}) | fixed,
+        gives="density",
+        complete_drift=training == "dynamics",
+        matrix_diffusivity=training in (None, "dynamics"),
+        in_all=training is None,
+    )
+
+
+def _kernel(solver, convolved, does):
+    extra = OPTIMISER if solver == "adam" else {}
+    return Method(
+        "fokker_planck:KernelMethod",
+        "stationary",
+        does,
+        KERNEL | extra,
+        {"solver": solver, "convolved": convolved},
+    )
+
+
+METHODS = {
+    "kde-adam": _kernel("adam", False, "plain kernel score, the paper's optimiser (biased; for comparison)"),
+    "kde-l1": _kernel("l1", False, "plain kernel score, exact L1 minimum (biased; for comparison)"),
+    "kde-lstsq": _kernel("lstsq", False, "plain kernel score, closed form (biased; for comparison)"),
+    "convolved-l1": _kernel("l1", True, "convolved equation, exact L1 minimum: no bandwidth bias"),
+    "convolved-lstsq": _kernel("lstsq", True, "convolved equation, closed form: no bandwidth bias"),
+    "moments": Method(
+        "moments:Moments",
+        "either",
+        "optimally weighted moments: any affine drift, standard errors, a test of the model",
+        TESTS,
+        {"sparse": False, "threshold": None},
+        joint_diffusivity=True,
+        matrix_diffusivity=True,
+    ),
+    "moments-sparse": Method(
+        "moments:Moments",
+        "either",
+        "the same, then drops terms of the library that are not needed, weakest first",
+        TESTS | {"threshold": "a term stays if it exceeds this many standard errors"},
+        {"sparse": True},
+        joint_diffusivity=True,
+        matrix_diffusivity=True,
+    ),
+    "kds": Method(
+        "kds:KernelDeviation",
+        "stationary",
+        "kernel deviation from stationarity (KDS), exact minimum over pairs of points",
+        {
+            "bandwidth": KERNEL["bandwidth"],
+            "statistic": "u (pairs of different points) or v (all pairs: biased, but always a minimum)",
+            "points": "at most this many rows, drawn at random, since the cost is quadratic",
+        },
+    ),
+    "affine-propagation": Method(
+        "propagation:AffinePropagation",
+        "timed",
+        "linear drift and diffusivity between snapshots, carried exactly over any gap; standard errors",
+        {"restarts": "starting points of the optimiser"},
+        takes_drift=False,
+    ),
+    "sindy": Method(
+        "trajectories:SparseRegression",
+        "trajectories",
+        "sparse regression of forward differences (SINDy, by pysindy): sees time, for reference",
+        {
+            "threshold": "smaller coefficients are set to 0; 0 keeps all",
+            "ridge": "penalty on squared coefficients while thresholding",
+            "order": "order of the forward difference, 1 or 2",
+        },
+    ),
+    "gaussian-mixture": Method(
+        "density_methods:GaussianMixture",
+        "either",
+        "density: Gaussian mixture, a covariance for each component, by EM (scikit-learn)",
+        {"components": "how many; the smallest BIC decides where it is not given"},
+        gives="density",
+    ),
+    "kde": Method(
+        "density_methods:KernelDensity",
+        "either",
+        "density: a Gaussian kernel around every training row",
+        {"bandwidth": KERNEL["bandwidth"]},
+        gives="density",
+    ),
+    "hopfield": Method(
+        "hopfield:Hopfield",
+        "either",
+        "density of a Hopfield network whose patterns are training rows (for comparison)",
+        {
+            "patterns": "how many training rows are stored",
+            "inverse_temperature": "in units of the cloud's spread; chosen by other training rows if not given",
+        },
+        gives="density",
+    ),
+    "mixture-flow": _flow("density: latent Gaussian mixture with couplings (RealNVP), any of its four trainings"),
+    "mixture-flow-dynamics": _flow("the same, from a known drift and its diffusivity alone", "dynamics"),
+    "mixture-flow-plain": _flow(
+        "the same by the paper's loss, which loses mass (for comparison)", "dynamics", loss="plain", start="box"
+    ),
+    "mixture-flow-mle": _flow("the same, by likelihood", "mle"),
+    "mixture-flow-sm": _flow("the same, by score matching", "score-matching"),
+    "mixture-flow-mle-sm": _flow("the same, by likelihood and score matching together", "combined"),
+    "linear-mixture": Method(
+        "linear_mixture:LinearMixture",
+        "stationary",
+        "density from a known drift: Gaussians on a grid, weights by non-negative least squares (reference)",
+        {"box": FLOW["box"], "width": "of the finest Gaussians, in the user's units; one number or one per axis"},
+        gives="density",
+        complete_drift=True,
+        matrix_diffusivity=True,
+        most_axes=3,
+    ),
+}
