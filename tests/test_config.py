@@ -54,11 +54,13 @@ def test_published_and_demo_are_valid(published):
 
 def test_demo_changes_sizes_only():
     demo = yaml.safe_load((ROOT / "config" / "demo.yaml").read_text())
-    sizes = {"n", "dt", "burn", "seeds", "cells_per_time", "n_genes"}
+    sizes = {"n", "dt", "burn", "train", "seeds", "cells_per_time", "n_genes"}
+    effort = {"components", "steps", "flow_steps", "patterns", "width", "dt"}  # of the densities
     assert set(demo) == {"run", "resources", "datasets", "papers"}
     assert all(set(spec) <= sizes for spec in demo["datasets"].values())
     experiments = [spec for paper in demo["papers"].values() for spec in paper["experiments"].values()]
-    assert all(set(spec) <= {"datasets", "sizes", "replicates", "seeds"} for spec in experiments)
+    assert all(set(spec) <= {"datasets", "sizes", "replicates", "seeds", "methods"} for spec in experiments)
+    assert all(set(options) <= effort for spec in experiments for options in spec.get("methods", {}).values())
 
 
 def test_all_faults_are_named_at_once_with_the_nearest_key(published, table):
@@ -143,8 +145,10 @@ def test_all_methods_become_analyses_of_their_own(published, table):
         overlay={"run": "mine"},
     )
     found = {fit.experiment: fit for fit in plan.of(paper="analyses")}
-    assert set(found) == {"q-moments", "q-moments-sparse", "q-affine-propagation"}
-    assert found["q-affine-propagation"].drift is None and found["q-moments"].kind == "forecast"
+    drifts_of = {"q-moments", "q-moments-sparse", "q-affine-propagation"}
+    assert {name for name, fit in found.items() if fit.kind == "forecast"} == drifts_of
+    assert {name for name, fit in found.items() if fit.kind == "density"} >= {"q-kde", "q-gaussian-mixture"}
+    assert found["q-affine-propagation"].drift is None and found["q-kde"].drift["library"] == "affine"
 
 
 def test_absent_resources_are_left_out_only_when_asked(published):
@@ -155,6 +159,7 @@ def test_absent_resources_are_left_out_only_when_asked(published):
     skipping = config.Plan(merged(published, {"resources": "skip-missing"}), absent=absent)
     assert not required.skipped
     assert skipping.skipped_experiments() == {
+        "cells-density/embryoid-body": "not here",
         "cells-drift/embryoid-body": "not here",
         "cells-drift/ipsc": "not here",
         "cells-inference/embryoid-body": "not here",
@@ -205,13 +210,56 @@ def test_names_known_without_torch_agree_with_the_registries():
         assert set(method.options) | set(method.fixed) <= set(accepted), name
 
 
-def test_methods_all_without_one_that_fits_is_refused(published, table):
-    said = faults(
-        published,
-        datasets={"still": {"kind": "table", "path": table}},
-        analyses={"a": {"dataset": "still", "methods": "all"}},
-    )
-    assert "no method fits" in said and "moments needs a drift library" in said
+def test_all_methods_without_a_drift_are_densities(published, table):
+    overlay = {"run": "mine", "datasets": {"still": {"kind": "table", "path": table}}}
+    overlay["analyses"] = {"a": {"dataset": "still", "methods": "all"}}
+    plan = config.Plan(merged(published, overlay), overlay=overlay)
+    found = {fit.method for fit in plan.of(paper="analyses")}
+    assert {"gaussian-mixture", "kde", "hopfield"} <= found
+    assert all(methods.gives(name) == "density" for name in found)
+
+
+DENSITY = {"kind": "density", "datasets": ["lorenz"], "methods": {"kde": {}}}
+
+
+@pytest.mark.parametrize(
+    ("experiment", "train", "said"),
+    [
+        (DENSITY, 0.8, ""),
+        (DENSITY, 1, "experiments.new: data set lorenz holds out no points to score with; give it `train: 0.8`"),
+        (DENSITY | {"kind": "recovery"}, 0.8, "new: kde gives a density: ask for it in an experiment of kind density"),
+        (DENSITY | {"methods": {"moments": {}}}, 0.8, "experiments.new: moments gives no density"),
+        (
+            DENSITY | {"methods": {"kde": {"bandwith": 1}}},
+            0.8,
+            "kde has no option 'bandwith'; did you mean 'bandwidth'",
+        ),
+    ],
+)
+def test_densities_have_experiments_of_their_own(published, experiment, train, said):
+    papers = {"fokker-planck-loss": {"experiments": {"new": experiment}}}
+    found = faults(published, papers=papers, datasets={"lorenz": {"train": train}})
+    assert said in found and bool(said) == bool(found)
+
+
+@pytest.mark.parametrize(
+    ("drift", "said"),
+    [
+        ({"library": "custom", "known": ["b", "-a"]}, ""),
+        ({"library": "custom", "known": ["b"]}, "'known' has 1 expressions"),
+        (
+            {"library": "custom"},
+            "the custom library needs terms, for example {a: ['-x', '0'], b: ['0', '-y']}, or a known",
+        ),
+    ],
+)
+def test_a_drift_may_be_known_as_a_whole(published, table, drift, said):
+    dataset = {"kind": "table", "path": table, "columns": ["a", "b"]}
+    analysis = {"dataset": "mine", "method": "kde", "drift": drift, "diffusivity": 1}
+    found = faults(published, datasets={"mine": dataset}, analyses={"a": analysis})
+    assert said in found and bool(said) == bool(found)
+    found = faults(published, datasets={"mine": dataset}, analyses={"a": analysis | {"method": "moments"}})
+    assert "moments looks for coefficients, but the custom library has no terms" in found
 
 
 def test_options_are_closed_for_several_methods_too(published, table):
@@ -256,16 +304,16 @@ def test_unknown_resources_and_system_parameters(published):
 )
 def test_paths_must_add_up(published, change, said):
     spec = {"kind": "system", "system": "hopf", "diffusivity": 0.5, "n": 1000, "dt": 0.001, "burn": 5}
-    found = faults(published, datasets={"ring": spec | {"paths": {"every": 0.01, "records": 100}} | change})
+    found = faults(published, datasets={"circle": spec | {"paths": {"every": 0.01, "records": 100}} | change})
     assert said in found and bool(said) == bool(found)
 
 
 def test_an_analysis_needs_held_out_points(published):
     ring = {"kind": "system", "system": "hopf", "diffusivity": 0.5, "n": 1000}
-    asked = {"dataset": "ring", "method": "moments", "drift": {"library": "hopf"}, "diffusivity": 0.5}
-    found = faults(published, run="mine", datasets={"ring": ring}, analyses={"a": asked})
-    assert "analyses.a: data set ring holds out no points to score with; give it `train: 0.8`" in found
-    assert not faults(published, run="mine", datasets={"ring": ring | {"train": 0.8}}, analyses={"a": asked})
+    asked = {"dataset": "circle", "method": "moments", "drift": {"library": "hopf"}, "diffusivity": 0.5}
+    found = faults(published, run="mine", datasets={"circle": ring}, analyses={"a": asked})
+    assert "analyses.a: data set circle holds out no points to score with; give it `train: 0.8`" in found
+    assert not faults(published, run="mine", datasets={"circle": ring | {"train": 0.8}}, analyses={"a": asked})
 
 
 def test_a_method_that_does_not_fit_the_data_of_a_paper_is_refused(published):

@@ -9,7 +9,18 @@ import pandas as pd
 import pytest
 import yaml
 
-from snapdyn import artifacts, figures, pages, plotting, plotting_genes, plotting_inference, plotting_recovery
+from snapdyn import (
+    artifacts,
+    figures,
+    pages,
+    plotting,
+    plotting_clusters,
+    plotting_density,
+    plotting_genes,
+    plotting_inference,
+    plotting_maps,
+    plotting_recovery,
+)
 
 ROOT = Path(__file__).parents[1]
 PAPERS = [yaml.safe_load(path.read_text())["papers"] for path in sorted((ROOT / "config" / "papers").glob("*.yaml"))]
@@ -101,7 +112,18 @@ def test_page_lists_the_best_score_first():
     assert table.index.tolist() == ["mine", "no-movement"] and table["n_seeds"].tolist() == [1, 2]
 
 
-@pytest.mark.parametrize("module", [plotting, plotting_recovery, plotting_inference, plotting_genes])
+@pytest.mark.parametrize(
+    "module",
+    [
+        plotting,
+        plotting_recovery,
+        plotting_inference,
+        plotting_genes,
+        plotting_maps,
+        plotting_density,
+        plotting_clusters,
+    ],
+)
 def test_plotting_neither_computes_nor_saves(module):
     source = inspect.getsource(module)
     assert not re.search(r"savefig|plt\.show|\.mean\(|\.std\(|np\.sqrt", source)
@@ -114,3 +136,21 @@ def test_inputs_are_read_by_kind_and_lists_stay_lists(tmp_path):
     paths = [str(tmp_path / "a.parquet"), str(tmp_path / "b.parquet")]
     files = figures.read({"cloud": paths[0], "clouds": paths})
     assert files["cloud"][1]["dataset"] == "a" and [meta["dataset"] for _, meta in files["clouds"]] == ["a", "b"]
+
+
+def test_figures_of_densities_get_the_models_and_their_histories(tmp_path):
+    from snapdyn import density_families, density_models, models
+
+    gaussian = density_families.GaussianMixture([1.0], np.zeros((1, 2)), np.eye(2)[None])
+    model = density_models.DensityModel([gaussian], axes=["x", "y"])
+    models.save(model, tmp_path / "model.pt", method="kde", meta={"dataset": "ring"})
+    history = pd.DataFrame(
+        {"seed": [0], "member": [0], "step": [0], "term": ["loss"], "value": [1.0], "split": ["train"]}
+    )
+    about = {"dataset": "ring", "method": "kde"}
+    artifacts.write(history, tmp_path / "history.parquet", "history/1", about)
+    files = {"models": [str(tmp_path / "model.pt")], "histories": [str(tmp_path / "history.parquet")]}
+    found = figures.read(files)
+    (one,), ((frame, meta),) = found["models"], found["histories"]
+    assert about.items() <= one.about.items() and about.items() <= meta.items()
+    assert len(frame) == 1 and one.log_prob(None, np.zeros((1, 2))).item() == pytest.approx(-np.log(2 * np.pi))

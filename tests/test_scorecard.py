@@ -194,7 +194,9 @@ def test_every_figure_of_the_fokker_planck_paper_has_a_claim():
     assert targets["target-moments-100k-beta"] == 0.0045
     assert targets["target-convolved-rho"] == 0.006
     assert targets["target-genes-count"] == 17
-    assert len(targets) == 62
+    assert targets["target-limit-cycle"] == 0.03
+    assert targets["target-limit-cycle-linear"] == 0.002
+    assert len(targets) == 71
 
 
 def test_claims_speak_of_what_the_configuration_runs():

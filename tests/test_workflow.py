@@ -26,8 +26,16 @@ from workflow_helpers import (
 
 from snapdyn import artifacts
 
-LIGHT = {"collect", "gather_forecast", "gather_analysis", "score_recovery", "score_study", "scorecard"}
-LIGHT |= {"fetch_resource"}
+LIGHT = {
+    "collect",
+    "gather_forecast",
+    "gather_density",
+    "gather_analysis",
+    "score_recovery",
+    "score_study",
+    "scorecard",
+}
+LIGHT |= {"fetch_resource", "scorecard"}
 TARGETS = {"all", "default", "analyses", "fokker_planck_loss"}
 ONE_FILE = "results/full/data/ou-2d/seed-0/snapshots.parquet"
 FITS = "results/demo/fits/fokker-planck-loss"

@@ -33,6 +33,11 @@ datasets:
   gene-network-200k: {n: 3000, dt: 0.02, burn: 10, seeds: 1}
   ou-2d: {n: 400, seeds: 1}
   ou-5d: {n: 400, seeds: 1}
+  limit-cycle: {n: 400, seeds: 1}
+  van-der-pol: {n: 400, dt: 0.02, burn: 5, seeds: 1}
+  ring: {n: 400, train: 0.5, seeds: 1}
+  nine-clusters: {n: 800, seeds: 1}
+  lorenz-density: {n: 400, dt: 0.005, burn: 5, seeds: 1}
   synthetic-course: {times: [0, 1, 2], cells_per_time: 30, n_genes: 60, n_pcs: 2, seeds: 1}
 papers:
   fokker-planck-loss:
@@ -71,6 +76,37 @@ papers:
           convolved-l1: {probes: 100}
           moments: {degree: 2, harmonics: 2}
           moments-sparse: {degree: 2, harmonics: 2}
+      limit-cycle:
+        methods:
+          mixture-flow-dynamics: {components: 8, steps: 4, flow_steps: 2, hidden: 4}
+          mixture-flow-plain: {components: 8, steps: 4}
+          linear-mixture: {width: 0.4}
+      ring-data:
+        datasets: [ring]
+        methods:
+          mixture-flow-mle: {components: 8, steps: 4, flow_steps: 2, hidden: 4}
+          mixture-flow-sm: {components: 8, steps: 4, flow_steps: 2, hidden: 4}
+          mixture-flow-mle-sm: {components: 8, steps: 4, flow_steps: 2, hidden: 4}
+          gaussian-mixture: {components: 3}
+      nine-clusters:
+        methods:
+          mixture-flow-mle-sm: {components: 60, steps: 4, flow_steps: 2, hidden: 4}
+          mixture-flow-mle: {components: 8, steps: 4, flow_steps: 2, hidden: 4}
+          gaussian-mixture: {components: 9}
+      hopfield:
+        methods:
+          hopfield: {patterns: 40}
+          mixture-flow-mle: {components: 8, steps: 4, flow_steps: 2, hidden: 4}
+      lorenz-density:
+        methods:
+          mixture-flow-dynamics: {components: 8, steps: 4, flow_steps: 2, hidden: 4}
+          mixture-flow-mle: {components: 8, steps: 4, flow_steps: 2, hidden: 4}
+          gaussian-mixture: {components: 3}
+      cells-density:
+        datasets: [synthetic-course]
+        methods:
+          mixture-flow-mle: {components: 8, steps: 4, flow_steps: 2, hidden: 4}
+          gaussian-mixture: {components: 2}
 """
 
 # Python reads this file at every start: no job reaches the network, and each says what it has imported.

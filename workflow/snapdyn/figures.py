@@ -9,11 +9,16 @@ import pandas as pd
 
 from snapdyn import (
     artifacts,
+    figures_clusters,
+    figures_density,
     figures_genes,
     figures_inference,
     figures_recovery,
     frames,
+    models,
     plotting,
+    plotting_clusters,
+    plotting_density,
     plotting_genes,
     plotting_inference,
     plotting_recovery,
@@ -26,20 +31,26 @@ CLOUD_POINTS = 4000
 
 
 def read(files):
-    """Read a figure's inputs: ``name -> (frame, metadata)``, or a list of them where there are several files."""
+    """Read a figure's inputs: ``name -> (frame, metadata)``, or a list of them where there are several files.
+
+    Models come as a list of what :func:`snapdyn.load` returns; their ``about`` says of which data set and method.
+    """
     kinds = {
         "metrics": "metrics/1",
         "parameters": "parameters/1",
         "history": "history/1",
+        "histories": "history/1",
         "cloud": "snapshots/1",
         "clouds": "snapshots/1",
     }
-    return {
-        name: artifacts.read(paths, kinds[name])
-        if isinstance(paths, str)
-        else [artifacts.read(path, kinds[name]) for path in paths]
-        for name, paths in files.items()
-    }
+    found = {name: [models.load(path) for path in paths] for name, paths in files.items() if name == "models"}
+    for name, paths in files.items():
+        if name != "models":
+            one = isinstance(paths, str)
+            found[name] = (
+                artifacts.read(paths, kinds[name]) if one else [artifacts.read(path, kinds[name]) for path in paths]
+            )
+    return found
 
 
 def _error_rows(panel, metrics, dataset, names):
@@ -187,4 +198,12 @@ FIGURES = {
     "cells_inference": (figures_inference.cells_inference, plotting_inference.cells_inference),
     "gene_network": (figures_genes.gene_network, plotting_genes.gene_network),
     "gene_network_parameters": (figures_genes.gene_network_parameters, plotting_genes.gene_network_parameters),
+    "limit_cycle": (figures_density.limit_cycle, plotting_density.limit_cycle),
+    "round_trip": (figures_density.round_trip, plotting_density.round_trip),
+    "density_training": (figures_density.density_training, plotting_density.density_training),
+    "nine_clusters": (figures_clusters.nine_clusters, plotting_clusters.nine_clusters),
+    "nine_clusters_cccp": (figures_clusters.nine_clusters_cccp, plotting_clusters.nine_clusters_cccp),
+    "hopfield_density": (figures_clusters.hopfield_density, plotting_clusters.hopfield_density),
+    "lorenz_density": (figures_density.lorenz_density, plotting_density.lorenz_density),
+    "cells_density": (figures_density.cells_density, plotting_density.cells_density),
 }

@@ -22,6 +22,11 @@ def spread(panel, series, x, values):
     return rows(panel, series, [x], [rms(values)], np.min(values), np.max(values))
 
 
+def mean_range(panel, series, x, values):
+    """One mark: mean of ``values`` over seeds, from the smallest to the largest."""
+    return rows(panel, series, [x], [np.mean(values)], np.min(values), np.max(values))
+
+
 def relative_errors(metrics, name):
     """Size of the relative error of the parameter ``name``, in %, one a seed."""
     return 100 * metrics.loc[metrics["metric"] == f"relative_error_{name}", "value"].abs().to_numpy()

@@ -228,7 +228,7 @@ def page(frame, style, facts):
     data, scores, numbers = axes[0]
     for series, line in frame[frame["panel"] == "cells"].groupby("series", sort=True):
         entry = style["predicted" if series.startswith("predicted") else "cloud"]
-        label = series.replace("cloud", "held-out data")
+        label = "held-out data" if series == "cloud" else facts["drawn"]
         data.plot(
             line["x"],
             line["y"],
@@ -243,8 +243,9 @@ def page(frame, style, facts):
     data.legend(loc="best", markerscale=3)
     panel = frame[frame["panel"] == "scores"]
     for place, (name, line) in enumerate(panel.groupby("series", sort=False)):
-        interval(scores, line["y"], line.assign(y=place, low=place, high=place), style, name)
         entry = style[name]
+        mark = {"marker": entry["marker"] or "|"}
+        interval(scores, line["y"], line.assign(y=place, low=place, high=place), style, name, **mark)
         scores.plot(line[["low", "high"]].iloc[0], [place, place], color=entry["colour"], linewidth=1)
     labels = [style[name]["label"] for name in dict.fromkeys(panel["series"])]
     scores.set_yticks(range(len(labels)), labels)
@@ -257,9 +258,11 @@ def page(frame, style, facts):
             numbers.plot(line[["low", "high"]].iloc[0], [place, place], color=style["user"]["colour"], linewidth=1)
     names = list(dict.fromkeys(panel["series"]))
     numbers.set_yticks(range(len(names)), names, fontsize=6 if len(names) > 15 else 7.5)
-    numbers.axvline(0, color="black", linewidth=0.6)
+    if names:
+        numbers.axvline(0, color="black", linewidth=0.6)
     numbers.invert_yaxis()
     numbers.set(title=facts["parameters"], xlabel=facts["parameter_axis"])
     if not names:
         numbers.axis("off")
+        numbers.text(0.5, 0.5, facts["no_parameters"], ha="center", va="center", transform=numbers.transAxes)
     return figure
