@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from snapdyn import density_families, density_methods, drifts, hopfield, methods, systems
+from snapdyn import density_families, density_methods, drifts, fokker_planck, hopfield, methods, systems
 from snapdyn.snapshots import Snapshots
 
 NAMES = ["gaussian-mixture", "kde", "hopfield"]
@@ -139,6 +139,19 @@ def test_a_wrong_diffusivity_scales_what_it_should():
     gaussian = density_families.GaussianMixture([1.0], np.zeros((1, 2)), still.covariance.numpy()[None])
     found, _ = method(still.terms, 1.4).round_trip(gaussian, np.random.default_rng(0))
     np.testing.assert_allclose(found["estimate"], 2 * still.truth, atol=1e-8)
+
+
+def test_a_few_stray_draws_do_not_decide():
+    """One draw in a thousand from a wrong lump far out: the least squares are off, the least mean size is not."""
+    covariance = OU.covariance.numpy()
+    strays = density_families.GaussianMixture(
+        [0.999, 0.001], np.array([[0.0, 0.0], [25.0, 10.0]]), np.stack([covariance, covariance / 100])
+    )
+    found, _ = method().round_trip(strays, np.random.default_rng(0))
+    np.testing.assert_allclose(found["estimate"], OU.truth, rtol=0.02, atol=0.02)
+    design, rest = density_methods.self_consistency(strays, OU.terms, 0.7, rng=np.random.default_rng(0))
+    squares = fokker_planck.least_squares(design, rest).numpy()
+    assert np.abs(squares - OU.truth.numpy()).max() > 0.1
 
 
 def test_what_a_density_cannot_tell_is_not_given(caplog):
