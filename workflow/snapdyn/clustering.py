@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-TEMPERATURES = np.logspace(0, 2, 41)
+TEMPERATURES = np.logspace(0, 3, 61)
 SHARE = 0.01  # of the points: images of fewer are stragglers between clusters, not clusters
 
 
