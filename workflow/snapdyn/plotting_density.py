@@ -61,7 +61,7 @@ def limit_cycle(frame, style, facts):
             row[3].set(title="score, true and learned")
     loss, mass, tv, score, likelihood = axes[-1]
     _curves(loss, picked(frame, "loss"), style, datasets, title="training loss, each its own", ylabel="loss")
-    log_scale(loss)
+    loss.set_yscale("symlog", linthresh=1)  # ours is a logarithm, and goes below 0
     _curves(mass, picked(frame, "mass"), style, datasets, title="probability inside the box", ylabel="share")
     names = [style[dataset]["label"].removesuffix(" cycle") for dataset in datasets]
     comparison(tv, picked(frame, "tv"), style, names)
