@@ -247,7 +247,8 @@ def test_collected_tables_keep_their_contract(checkout):
         assert list(frame) == list(artifacts.CONTRACTS[kind].columns)
     asked = {name for paper in configured().values() for name in paper["experiments"]}
     there = asked - {"cells-inference"}  # real cells, which are not here
-    assert set(metrics["experiment"]) == set(parameters["experiment"]) == there
+    assert set(metrics["experiment"]) == there
+    assert set(parameters["experiment"]) == there - {"cells-density"}  # no drift is read off the densities of cells
     assert np.isfinite(parameters["estimate"]).all()
     assert (folder / "scorecard.md").read_text().startswith("# Scorecard")
 
