@@ -123,6 +123,14 @@ def test_what_cannot_work_is_refused(dim, drift, box, options, said):
         linear_mixture.solve(drift, lambda x: -dim + 0 * x[:, 0], 0.5, box, **options)
 
 
+@pytest.mark.parametrize("rate", [1.0, 0.1, 0.0])
+@pytest.mark.parametrize("dim", [1, 2])
+def test_a_drift_that_leaves_nothing_at_rest_is_refused(dim, rate):
+    """In a box wide enough for the mixture to look settled: only the equation tells."""
+    with pytest.raises(ValueError, match="leaves the box|the stationary equation is not met"):
+        linear_mixture.solve(lambda x: rate * x, lambda x: rate * dim + 0 * x[:, 0], 1.0, ((-5, 5),) * dim, limit=3000)
+
+
 def test_the_method_needs_a_complete_drift_and_gives_parameters_back():
     meta = {"dataset": "ring", "axes": ["x", "y"], "dim": 2, "time_unit": "time unit"}
     data = Snapshots.build(HOPF.sample(300, np.random.default_rng(3)), meta=meta)

@@ -20,8 +20,8 @@ BLOCK = 4096  # points whose neighbouring centres are in memory at once
 LIMIT = {1: 2000, 2: 20_000, 3: 12_000}  # centroids, unless said otherwise
 PROBES = {1: 2.0, 2: 2.0, 3: 1.5}
 ESCAPED = 0.01  # share of the probability outside of the box that is refused
+UNSOLVED = 0.5  # residual, as a share of the noise term, that is refused: 0.6 and more where nothing is at rest
 INSET = 1.5  # standard deviations that the outermost centres stay away from the walls
-MARGIN = 0.25  # room around the data, as a share of their range, where no box is given
 KEPT = 1e-5  # centres of the next level: where the density exceeds this share of its maximum
 
 
@@ -119,8 +119,9 @@ class Lattice:
 class Solution:
     """Centroids ``(k, dim)``, one covariance ``(dim, dim)`` and weights ``(k,)`` above 0 with sum 1, as tensors.
 
-    ``levels`` has the numbers of each level: ``centroids``, ``probes``, ``residual``, ``change`` in total variation
-    from the level before, the share ``outside`` of the box, and how the weights were found.
+    ``levels`` has the numbers of each level: ``centroids``, ``probes``, ``residual`` of the equation as a share of its
+    noise term (norms of averages over a Gaussian's width), ``change`` in total variation from the level before, the
+    share ``outside`` of the box, and how the weights were found.
     """
 
     centroids: torch.Tensor
@@ -163,7 +164,8 @@ def solve(
     Returns:
         a :class:`Solution`.
     Raises:
-        ValueError: more than three axes, a drift that is not finite, or a box that cannot hold the probability.
+        ValueError: more than three axes, a drift that is not finite, a box that cannot hold the probability, or an
+            equation that no mixture meets.
     Equation: ``linear-mixture``
     """
     box, diffusion, scale = _checked(box, diffusivity, finest)
@@ -194,6 +196,12 @@ def solve(
             f"{coarse.width.round(3).tolist()} ({coarse.count} of at most {limit} centroids): take a larger box or "
             f"more centroids, or check that the drift holds its states together"
         )
+    if (residual := levels[-1]["residual"]) > UNSOLVED:
+        raise ValueError(
+            f"the stationary equation is not met in the box {box.tolist()}: the residual is {residual:.2g} of the noise "
+            f"term with Gaussians of width {coarse.width.round(3).tolist()}: check that the drift holds its states "
+            f"together, or take narrower Gaussians"
+        )
     used = weights > 0
     found = coarse.centroids[used], np.diag(coarse.width**2), weights[used] / weights[used].sum()
     return Solution(*(torch.from_numpy(np.ascontiguousarray(part)) for part in found), levels)
@@ -207,16 +215,18 @@ def _level(lattice, coarse, weights, drift, divergence, diffusion, box, probes):
     # averages of the residual over the width of a Gaussian: ripples of the lattice cost nothing
     wide = binary_dilation(lattice.active, np.ones((3,) * len(box)), iterations=2)
     tests = Lattice(lattice.low, lattice.spacing, wide, lattice.width)
-    average = tests.operator(points, np.zeros_like(f), np.ones(len(f)), np.zeros_like(diffusion))
+    still = np.zeros_like(f)
+    average = tests.operator(points, still, np.ones(len(f)), np.zeros_like(diffusion))
     rows = (average.T @ rows).tocsr() * cell
     if coarse and rows.shape[1] * nonnegative.band(rows)[0] ** 2 > EFFORT:
         return None
     found, way = nonnegative.exact(rows)
     now = lattice.density(points, found)
+    noise = cell * tests.operator(points, still, slope * 0, diffusion).T @ now
     facts = {
         "centroids": lattice.count,
         "probes": len(points),
-        "residual": float(np.linalg.norm(rows @ found)),
+        "residual": float(np.linalg.norm(rows @ found) / np.linalg.norm(noise)),
         "change": float(0.5 * np.abs(now - coarse.density(points, weights)).sum() * cell) if coarse else np.inf,
         "outside": float(1 - now.sum() * cell),
         "way": way,
@@ -302,14 +312,12 @@ class LinearMixture(density_methods.DensityMethod):
         return super().fit(snapshots, rng=rng, keep=keep, progress=progress)
 
     def estimate(self, x, weight, *, rng, progress, **how):
-        low, high = x.min(0), x.max(0)
-        around = np.stack([low - MARGIN * (high - low), high + MARGIN * (high - low)], 1)
         bar = progress(0, "levels")
         found = solve(
             self.dynamics.drift,
             self.dynamics.divergence,
             self.diffusivity,
-            around if self.box is None else self.box,
+            density_methods.box_around(x, self.box, self.axes),
             finest=self.width,
             report=lambda facts: bar.update(),
         )
