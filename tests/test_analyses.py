@@ -35,6 +35,12 @@ analyses:
     diffusivity: 0.1
     drift: {library: hopf}
     options: {components: 8}
+  cycle-flow:
+    dataset: cycle
+    methods: [mixture-flow-dynamics, mixture-flow-mle, mixture-flow-sm, mixture-flow-mle-sm]
+    diffusivity: 0.1
+    drift: {library: custom, known: ["x*(1 - x^2 - y^2) + y", "y*(1 - x^2 - y^2) - x"]}
+    options: {components: 40, steps: 1000, rate: 0.03, flow_steps: 2, hidden: 4}
   cycle:
     dataset: cycle
     method: moments
@@ -119,11 +125,13 @@ def results(name, *files):
     return [f"results/mine/analyses/{name}/{file}" for file in files]
 
 
+TRAININGS = ("dynamics", "mle", "sm", "mle-sm")
 TARGETS = [
     *(file for name in ("wells", "wells-tenfold", "slow-course") for file in results(name, "parameters.parquet")),
     *(file for name in ("wells", "cycle", "shuffled", "course-moments") for file in results(name, "verdict.json")),
     *(file for name in ("course-affine-propagation", "own", "cells") for file in results(name, "page.png")),
     *(file for name in ("cycle-density", "course-kde") for file in results(name, "page.png")),
+    *(file for name in TRAININGS for file in results(f"cycle-flow-mixture-flow-{name}", "verdict.json")),
     *results("cycle", "parameters.parquet"),
 ]
 
@@ -240,6 +248,16 @@ def test_a_density_of_a_cloud_and_the_drift_that_it_gives(mine):
     drawn, _ = artifacts.read(mine / results("cycle-density", "seed-0/predicted.parquet")[0], "snapshots/1")
     assert len(drawn) == 1200 and values["w1_samples"] < 2 * values["w1_floor"]
     assert "growth" in (mine / results("cycle-density", "page.md")[0]).read_text()
+
+
+@pytest.mark.parametrize("training", TRAININGS)
+def test_every_training_on_a_table_of_ones_own(mine, training):
+    name = f"cycle-flow-mixture-flow-{training}"
+    answer = verdict(mine, name)
+    assert answer["verdict"] == "yes" and answer["null"] == "one Gaussian"
+    model = snapdyn.load(mine / results(name, "seed-0/model.pt")[0])
+    ring, middle = model.log_prob(None, np.array([[0.0, 1.0], [0.0, 0.0]]))
+    assert ring > middle + 1
 
 
 def test_a_density_of_every_day(mine):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from snapdyn import drifts, methods, mixture_flow, systems
+from snapdyn import density_training, drifts, methods, mixture_flow, systems
 from snapdyn.snapshots import Snapshots
 
 AXES = ["x", "y"]
@@ -86,6 +86,21 @@ def test_weights_count():
     assert (x[:, 0] > 0).mean() > 0.9
 
 
+def test_weights_count_where_it_is_decided_when_to_stop(monkeypatch):
+    seen, train = [], density_training.train
+
+    def watched(*arguments, validation, **options):
+        seen.append(validation)
+        return train(*arguments, validation=validation, **options)
+
+    monkeypatch.setattr(density_training, "train", watched)
+    weight = np.where(cloud().x[:, 0] > 0, 1.0, 1e-6)
+    fitted(cloud(weight=weight), stacks=0, steps=2)
+    assert (seen[0][:, 0] > 0).all()
+    fitted(cloud(), stacks=0, steps=2)
+    assert (seen[1][:, 0] < 0).any()
+
+
 def test_a_density_for_each_time():
     x = np.concatenate([cloud(300).x, cloud(300, seed=1).x + 5])
     snapshots = Snapshots.build(x, t=np.repeat([0.0, 1.0], 300), meta={"axes": AXES, "seed": 0})
@@ -107,6 +122,9 @@ def test_parameters_come_back_from_a_density_learned_from_points():
         ({"start": "grid"}, "expected a start of"),
         ({"start": "linear"}, "with training: mle, got 'linear'"),
         ({"training": "dynamics"}, "a drift without unknown numbers"),
+        ({"steps": 0, "batch": -1}, "1 or more, for steps, batch, got {'steps': 0, 'batch': -1}"),
+        ({"components": "many"}, "a whole number, 1 or more, for components, got {'components': 'many'}"),
+        ({"validation": 1.0}, "validation in \\[0, 1\\)"),
     ],
 )
 def test_refusals(options, message):

@@ -9,6 +9,7 @@ from tqdm import tqdm
 
 from snapdyn import checkpoint, density_families, density_models, fokker_planck, scores
 
+MARGIN = 0.25  # of the data's range, on both sides, where no box is given
 PROBES = 5000  # draws from the density at which the round trip asks for the parameters
 COUNTS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)  # numbers of components among which BIC chooses
 
@@ -129,6 +130,26 @@ def self_consistency(density, drift, diffusivity, *, rng, probes=PROBES):
     return fokker_planck.plain_design(kernel, drift, x, diffusivity)
 
 
+def standardisation(x, weight):
+    """Weighted mean and standard deviation of points ``(n, dim)``, both ``(dim,)``."""
+    centre = np.average(x, axis=0, weights=weight)
+    return centre, np.sqrt(np.average((x - centre) ** 2, axis=0, weights=weight))
+
+
+def box_around(x, box, axes):
+    """``box`` as an array ``(dim, 2)``, or where there is none the range of ``x (n, dim)`` with a margin."""
+    if box is None:
+        low, high = x.min(0), x.max(0)
+        return np.stack([low - MARGIN * (high - low), high + MARGIN * (high - low)], 1)
+    try:
+        found = np.asarray(box, dtype=np.float64)
+    except (TypeError, ValueError):
+        found = np.empty(0)
+    if found.shape != (len(axes), 2) or not (found[:, 0] < found[:, 1]).all():
+        raise ValueError(f"expected a box [[low, high], ..], one pair for each of {list(axes)}, got {box}")
+    return found
+
+
 def _usable(data, when):
     """Points and weights of one time, if a density can be fitted to them."""
     there = data.weight > 0
@@ -159,7 +180,7 @@ class GaussianMixture(DensityMethod):
         return super().fit(snapshots, rng=rng, keep=keep, progress=progress)
 
     def estimate(self, x, weight, *, rng, progress, **how):
-        centre, scale = x.mean(0), x.std(0)  # the same answer in any unit, and a ridge that means the same
+        centre, scale = standardisation(x, weight)  # the same answer in any unit, and a ridge that means the same
         z, seed = (x - centre) / scale, int(rng.integers(2**31))
         counts = [self.components] if self.components else [k for k in COUNTS if k == 1 or k * 5 * z.shape[1] <= len(z)]
         best, rises = None, 0

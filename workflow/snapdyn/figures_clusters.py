@@ -5,6 +5,7 @@ import pandas as pd
 
 from snapdyn import clustering, density_frames, density_scores, frames, hopfield, systems
 from snapdyn.density_frames import Experiment
+from snapdyn.density_methods import standardisation
 from snapdyn.figures_density import learned_row
 from snapdyn.frames import rows
 
@@ -33,7 +34,7 @@ def nine_clusters(files):
         density_frames.curves("loss", experiment, "loss"),
         density_frames.curves("validation", experiment, "validation"),
         density_frames.comparison("nll", experiment, experiment.above),
-        density_frames.comparison("score error", experiment, lambda *one: experiment.scores(*one, "score_rms_error")),
+        density_frames.measured("score error", experiment, "score_rms_error"),
     ]
     return pd.concat(parts, ignore_index=True), {
         "dataset": dataset,
@@ -54,8 +55,7 @@ def nine_clusters_cccp(files):
     experiment = Experiment(files)
     dataset = experiment.datasets[0]
     cloud = experiment.clouds[dataset]
-    about = cloud.meta["system"]
-    system = systems.build(about["system"], diffusivity=about["diffusivity"], **about["options"])
+    system = systems.of(cloud.meta["system"])
     x = cloud.select(split="test").x[: density_scores.CLUSTERED]  # as many as are scored
     parts = [density_frames.points("before", "cloud", x)]
     for place, arc in enumerate(system.nodes.numpy().reshape(9, -1, 2)):
@@ -74,10 +74,8 @@ def nine_clusters_cccp(files):
             chosen = scan
             parts += _clustered(model, x, scan)
     parts.append(density_frames.points("after", STUDIED, experiment.models[dataset, STUDIED].cccp(x)))
-    for name, metric in (("adjusted rand", "adjusted_rand"), ("factor", "denoising_factor")):
-        parts.append(
-            density_frames.comparison(name, experiment, lambda *one, metric=metric: experiment.scores(*one, metric))
-        )
+    parts.append(density_frames.measured("adjusted rand", experiment, "adjusted_rand"))
+    parts.append(density_frames.measured("factor", experiment, "denoising_factor"))
     for place, when in enumerate(("before", "after")):
         for method in stepping:
             found = experiment.scores(dataset, method, f"ridge_distance_{when}")
@@ -167,7 +165,6 @@ def network_energy(density, x, cloud, beta):
     """
     import torch
 
-    centre = np.average(cloud.x, axis=0, weights=cloud.weight)
-    scale = np.sqrt(np.average((cloud.x - centre) ** 2, axis=0, weights=cloud.weight))
+    centre, scale = standardisation(cloud.x, cloud.weight)
     patterns = (density.centroids.detach().numpy() - centre) / scale
     return hopfield.energy(torch.from_numpy((x - centre) / scale), torch.from_numpy(patterns), beta).numpy()

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from snapdyn import checkpoint, densities
-from snapdyn.density_methods import DensityMethod
+from snapdyn.density_methods import DensityMethod, standardisation
 
 TEMPERATURES = 2.0 ** np.arange(-2, 7)  # inverse ones, among which the rows that are no patterns choose
 
@@ -65,8 +65,7 @@ class Hopfield(DensityMethod):
         return super().fit(snapshots, rng=rng, keep=keep)
 
     def estimate(self, x, weight, *, rng, **how):
-        centre = np.average(x, axis=0, weights=weight)
-        scale = np.sqrt(np.average((x - centre) ** 2, axis=0, weights=weight))
+        centre, scale = standardisation(x, weight)
         count = min(self.patterns, len(x) // 2)
         drawn = rng.choice(len(x), count, replace=False, p=weight / weight.sum())
         others = np.setdiff1d(np.arange(len(x)), drawn)

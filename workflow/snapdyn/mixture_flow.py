@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from snapdyn import checkpoint, densities, density_training, scores, simulate
-from snapdyn.density_methods import DensityMethod
+from snapdyn.density_methods import DensityMethod, box_around, standardisation
 
 TRAININGS = ("dynamics", "mle", "score-matching", "combined")
 STARTS = {  # start -> the trainings that can use it
@@ -16,11 +16,9 @@ STARTS = {  # start -> the trainings that can use it
     "simulation": ("dynamics",),
 }
 GENTLER = 0.3  # step size once the couplings are there, as a share of that of the mixture alone
-MARGIN = 0.25  # of the data's range, on both sides, where no box is given
-BOX_SPREAD, BOX_WIDTH = (
-    1.0,
-    0.3,
-)  # of a start without data, in quarters of the box: where centroids lie, how wide they are
+# Of a start without data, in quarters of the box: the spread of the centroids, and the width of the Gaussians.
+BOX_SPREAD, BOX_WIDTH = 1.0, 0.3
+COUNTS = ("components", "hidden", "steps", "batch")  # options that must be 1 or more
 
 
 class MixtureFlow(DensityMethod):
@@ -84,6 +82,11 @@ class MixtureFlow(DensityMethod):
             )
         if self.start == "simulation" and not (dt and burn and isinstance(self.diffusivity, int | float)):
             raise ValueError(f"start: simulation needs dt, burn and a number for the diffusivity, got {dt}, {burn}")
+        numbers = dict(zip(COUNTS, (components, hidden, steps, batch), strict=True))
+        if few := {name: value for name, value in numbers.items() if not (isinstance(value, int) and value >= 1)}:
+            raise ValueError(f"expected a whole number, 1 or more, for {', '.join(few)}, got {few}")
+        if not (rate > 0 and 0 <= validation < 1):
+            raise ValueError(f"expected rate above 0 and validation in [0, 1), got {rate} and {validation}")
         self.box, self.dt, self.burn = box, dt, burn
         self.share, self.noise, self.validation = share, noise, validation
         first = density_training.Recipe(
@@ -109,6 +112,8 @@ class MixtureFlow(DensityMethod):
         model, box = self._begun(x[rows], weight[rows], seed)
         model = model.to(device, torch.float32)
         objective = self._objective(x[rows], weight[rows], box, device)
+        if held and np.ptp(weight) > 0:  # what decides when to stop has the data's law too
+            others = rng.choice(others, held, p=weight[others] / weight[others].sum())
         others = torch.from_numpy(x[others]).to(device, torch.float32) if held else None
         history, behind = [], 0
         for phase, recipe in self.recipes.items():
@@ -125,21 +130,12 @@ class MixtureFlow(DensityMethod):
         columns = {"member": [0] * len(history), "step": list(steps), "term": list(terms), "value": list(values)}
         return model, said | {"components": model.components, "steps": behind}, columns
 
-    def _box(self, x):
-        if self.box is not None:
-            box = np.asarray(self.box, dtype=np.float64)
-            if box.shape != (len(self.axes), 2) or not (box[:, 0] < box[:, 1]).all():
-                raise ValueError(f"expected a box [[low, high], ..], one pair for each of {self.axes}, got {self.box}")
-            return box
-        low, high = x.min(0), x.max(0)
-        return np.stack([low - MARGIN * (high - low), high + MARGIN * (high - low)], 1)
-
     def _begun(self, x, weight, seed):
         """The model before training, in float64, and the box of dynamics."""
         generator, dim = torch.Generator().manual_seed(seed), x.shape[1]
-        box = self._box(x) if self.training == "dynamics" else None
+        box = box_around(x, self.box, self.axes) if self.training == "dynamics" else None
         if box is None:
-            centre, scale = np.average(x, axis=0, weights=weight), x.std(0)
+            centre, scale = standardisation(x, weight)
         else:  # dynamics alone: where the data lie is not looked at
             centre, scale = box.mean(1), np.ptp(box, axis=1) / 4
         place = {"centre": torch.from_numpy(centre), "scale": torch.from_numpy(scale)}
