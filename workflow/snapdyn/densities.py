@@ -113,7 +113,7 @@ class MixtureFlow(nn.Module):
         stacks: number of couplings.
         hidden: width of the networks.
         centre, scale: of the standardisation ``(dim,)``; 0 and 1 by default.
-        generator: of the networks' random start; the networks stand at zero without one.
+        generator: of the networks' random start; seeded with 0 by default.
     Equation: ``latent-mixture``, ``mixture-energy``
     """
 

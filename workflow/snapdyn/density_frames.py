@@ -88,6 +88,11 @@ def comparison(panel, experiment, values):
     return pd.concat(parts, ignore_index=True) if parts else rows(panel, "none", [], [])
 
 
+def measured(panel, experiment, metric):
+    """:func:`comparison` by a metric as it was measured."""
+    return comparison(panel, experiment, lambda *one: experiment.scores(*one, metric))
+
+
 def cells(panel, series, box, function):
     """A map: ``function`` of the middles ``(m, 2)`` of the cells of a rectangle."""
     points, _ = density_scores.middles(box, CELLS)

@@ -47,7 +47,7 @@ def law_of(snapshots):
     about = snapshots.meta.get("system")
     if about is None or about.get("system") not in systems.SYSTEMS:
         return None
-    system = systems.build(about["system"], diffusivity=about["diffusivity"], **about["options"])
+    system = systems.of(about)
     if system.has_density:
 
         def exact(function):

@@ -52,10 +52,8 @@ def limit_cycle(files):
     parts.append(density_frames.curves("loss", experiment, "loss"))
     parts.append(density_frames.curves("mass", experiment, "mass"))
     parts.append(density_frames.comparison("nll", experiment, experiment.above))
-    for panel, metric in (("tv", "tv"), ("score error", "score_rms_error")):
-        parts.append(
-            density_frames.comparison(panel, experiment, lambda *one, metric=metric: experiment.scores(*one, metric))
-        )
+    parts.append(density_frames.measured("tv", experiment, "tv"))
+    parts.append(density_frames.measured("score error", experiment, "score_rms_error"))
     return pd.concat(parts, ignore_index=True), {
         "datasets": experiment.datasets,
         "shown": [DYNAMICS, PLAIN],
@@ -74,7 +72,7 @@ def _noise(experiment):
 def round_trip(files):
     """The drift's parameters that went into a density, and those that are read off it again.
 
-    Equation: ``plain-design``, ``closed-form``
+    Equation: ``plain-design``, ``l1-loss``
     """
     table = files["parameters"][0]
     table = table[table["truth"].notna()]
@@ -114,10 +112,8 @@ def density_training(files):
         parts += _learned(f"density: {dataset}", dataset, experiment, law, box, TRAININGS)
     parts.append(density_frames.density("density", "truth", box, law.log_prob))  # the same for all sizes
     parts.append(density_frames.comparison("nll", experiment, experiment.above))
-    for panel, metric in (("score error", "score_rms_error"), ("tv", "tv")):
-        parts.append(
-            density_frames.comparison(panel, experiment, lambda *one, metric=metric: experiment.scores(*one, metric))
-        )
+    parts.append(density_frames.measured("score error", experiment, "score_rms_error"))
+    parts.append(density_frames.measured("tv", experiment, "tv"))
     return pd.concat(parts, ignore_index=True), {
         "datasets": experiment.datasets,
         "trainings": list(TRAININGS),
@@ -162,7 +158,7 @@ def lorenz_density(files):
     best = likelihoods.mean().idxmin()
     above = (likelihoods.sub(likelihoods[best], axis=0)).to_dict("series")
     parts.append(density_frames.comparison("nll", experiment, lambda dataset, method: above[method]))
-    parts.append(density_frames.comparison("w1", experiment, lambda *one: experiment.scores(*one, "w1_samples")))
+    parts.append(density_frames.measured("w1", experiment, "w1_samples"))
     floor = experiment.metrics.loc[experiment.metrics["metric"] == "w1_floor", "value"]
     parts.append(frames.mean_range("w1", "w1-floor", 0, floor))
     gaussian = experiment.scores(dataset, "one-gaussian", "nll") - likelihoods[best]

@@ -23,7 +23,7 @@ def regenerated(about, estimates, *, n, burn=25.0, dt=0.02, seed=0):
     """
     import torch
 
-    system = systems.build(about["system"], diffusivity=about["diffusivity"], **about.get("options", {}))
+    system = systems.of(about)
     found = torch.tensor([estimates[name] for name in system.parameters], dtype=torch.float64)
     generator = torch.Generator().manual_seed(seed)
     x = system.initial(n, generator, "cpu")

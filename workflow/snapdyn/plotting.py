@@ -195,8 +195,14 @@ def ornstein_uhlenbeck(frame, style, facts):
     return figure
 
 
-def cells_drift(frame, style, facts):
-    """W1 of every method for each transition, one panel a data set."""
+def by_snapshot(frame, style, splits, *, step, **labels):
+    """Marks of every series for each snapshot and for their mean, one panel a data set.
+
+    Args:
+        frame: panels are data sets; series ``tick: ..`` name the places along x, the mean last.
+        splits: data set -> how many random splits its marks stand for.
+        step: between the marks of neighbouring series.
+    """
     marks = frame[~frame["series"].str.startswith("tick: ")]
     style.need(marks["series"])
     panels = list(dict.fromkeys(frame["panel"]))
@@ -207,18 +213,21 @@ def cells_drift(frame, style, facts):
         series = style.order(marks[marks["panel"] == panel]["series"])
         for place, name in enumerate(series):
             line = mine[mine["series"] == name]
-            shift = (place - (len(series) - 1) / 2) * 0.085
-            interval(axis, line["x"] + shift, line, style, name)
+            interval(axis, line["x"] + (place - (len(series) - 1) / 2) * step, line, style, name)
         axis.axvline(ticks["x"].max() - 0.75, color="0.8", linewidth=0.8)
         axis.set_xticks(ticks["x"], ticks["series"].str.removeprefix("tick: "))
-        axis.set_ylim(bottom=0)
-        splits = facts["splits"][panel]
-        axis.set(
-            title=f"{panel} ({splits} split{'s' if splits > 1 else ''})",
-            xlabel="predicted snapshot (t)",
-            ylabel="W1 to the held-out snapshot",
-        )
+        count = splits[panel]
+        axis.set(title=f"{panel} ({count} split{'s' if count > 1 else ''})", **labels)
     legend_below(figure, axes)
+    return figure, axes[0]
+
+
+def cells_drift(frame, style, facts):
+    """W1 of every method for each transition, one panel a data set."""
+    labels = {"xlabel": "predicted snapshot (t)", "ylabel": "W1 to the held-out snapshot"}
+    figure, axes = by_snapshot(frame, style, facts["splits"], step=0.085, **labels)
+    for axis in axes:
+        axis.set_ylim(bottom=0)
     return figure
 
 

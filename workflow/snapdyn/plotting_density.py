@@ -1,6 +1,6 @@
 """Ink of :mod:`snapdyn.figures_density`: frames in, figures out. Nothing is computed, shown or saved here."""
 
-from snapdyn.plotting import canvas, interval, legend_below
+from snapdyn.plotting import by_snapshot, canvas, interval, legend_below
 from snapdyn.plotting_maps import (
     DENSITY,
     arrows,
@@ -159,25 +159,8 @@ def lorenz_density(frame, style, facts):
 
 def cells_density(frame, style, facts):
     """Likelihood above one Gaussian for each snapshot, one panel a data set."""
-    marks = frame[~frame["series"].str.startswith("tick: ")]
-    style.need(marks["series"])
-    panels = list(dict.fromkeys(frame["panel"]))
-    figure, axes = canvas(len(panels), width=max(4.0, 7.0 / len(panels)), height=3.0)
-    for axis, panel in zip(axes[0], panels, strict=True):
-        mine = frame[frame["panel"] == panel]
-        ticks = mine[mine["series"].str.startswith("tick: ")]
-        series = style.order(marks[marks["panel"] == panel]["series"])
-        for place, name in enumerate(series):
-            line = mine[mine["series"] == name]
-            interval(axis, line["x"] + (place - (len(series) - 1) / 2) * 0.13, line, style, name)
+    labels = {"xlabel": "snapshot (t)", "ylabel": "-log p less one Gaussian's, nat"}
+    figure, axes = by_snapshot(frame, style, facts["splits"], step=0.13, **labels)
+    for axis in axes:
         axis.axhline(0, color="black", linewidth=0.8)
-        axis.axvline(ticks["x"].max() - 0.75, color="0.8", linewidth=0.8)
-        axis.set_xticks(ticks["x"], ticks["series"].str.removeprefix("tick: "))
-        splits = facts["splits"][panel]
-        axis.set(
-            title=f"{panel} ({splits} split{'s' if splits > 1 else ''})",
-            xlabel="snapshot (t)",
-            ylabel="-log p less one Gaussian's, nat",
-        )
-    legend_below(figure, axes)
     return figure

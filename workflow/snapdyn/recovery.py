@@ -33,7 +33,7 @@ def _projected(about, drift, axes):
 
     from snapdyn import drifts, systems
 
-    system = systems.build(about["system"], diffusivity=about["diffusivity"], **about["options"])
+    system = systems.of(about)
     terms = drifts.build(drift, axes=axes)
     if not terms.count:
         return {}

@@ -204,6 +204,15 @@ SYSTEMS = {
 }
 
 
+def of(about):
+    """The system that simulated snapshots come from.
+
+    Args:
+        about: ``system`` of their metadata.
+    """
+    return build(about["system"], diffusivity=about["diffusivity"], **about.get("options", {}))
+
+
 def build(name, **parameters):
     """The registered system ``name`` with these parameters.
 
