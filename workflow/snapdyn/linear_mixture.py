@@ -198,9 +198,9 @@ def solve(
         )
     if (residual := levels[-1]["residual"]) > UNSOLVED:
         raise ValueError(
-            f"the stationary equation is not met in the box {box.tolist()}: the residual is {residual:.2g} of the noise "
-            f"term with Gaussians of width {coarse.width.round(3).tolist()}: check that the drift holds its states "
-            f"together, or take narrower Gaussians"
+            f"the stationary equation is not met in the box {box.tolist()}: the residual is {residual:.2g} of the "
+            f"noise term with Gaussians of width {coarse.width.round(3).tolist()}: check that the drift holds its "
+            f"states together, or take narrower Gaussians"
         )
     used = weights > 0
     found = coarse.centroids[used], np.diag(coarse.width**2), weights[used] / weights[used].sum()
