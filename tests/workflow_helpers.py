@@ -80,7 +80,7 @@ papers:
         methods:
           mixture-flow-dynamics: {components: 8, steps: 4, flow_steps: 2, hidden: 4}
           mixture-flow-plain: {components: 8, steps: 4}
-          linear-mixture: {width: 0.4}
+          linear-mixture: {width: 0.2}
       ring-data:
         datasets: [ring]
         methods:
