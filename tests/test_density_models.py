@@ -119,3 +119,12 @@ def test_memory_stays_flat_with_many_components():
 def test_as_many_densities_as_times():
     with pytest.raises(ValueError, match="expected 2 densities, one for each time, got 1"):
         density_models.DensityModel([gaussian([0.0, 0.0])], times=[0, 1], axes=["a", "b"])
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [lambda m: m.log_prob("mid", X), lambda m: m.sample(2, [0.0, 2.5]), lambda m: m.sample(2, "mid")],
+)
+def test_a_time_that_is_no_number_is_refused(ask):
+    with pytest.raises(ValueError, match="expected (one observed time|times as numbers)"):
+        ask(timed())

@@ -42,6 +42,23 @@ def test_dynamics_never_look_at_the_points():
     assert one.diagnostics["mass"] > 0.9
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_dynamics_find_a_cycle_without_any_options(seed):
+    """A random start ends in a filled disc in one of these seeds or more."""
+    short = {"steps": 300, "flow_steps": 0, "components": 48}
+    model = fitted(drift=HOPF, diffusivity=0.1, training="dynamics", seed=seed, **short)
+    law = systems.build("hopf", diffusivity=0.1)
+    x = law.sample(2000, np.random.default_rng(9))
+    truth = law.log_prob(None, torch.from_numpy(x)).mean()
+    assert model.log_prob(None, x).mean() > truth - 0.05
+    assert (
+        fitted(training="dynamics", drift=HOPF, diffusivity=0.1, start="box", seed=seed, **short)
+        .log_prob(None, x)
+        .mean()
+        < truth - 0.05
+    )
+
+
 def test_dynamics_find_a_gaussian_and_the_wrong_diffusivity_another():
     effort = {"steps": 1500, "rate": 0.03, "components": 8, "stacks": 0}
 

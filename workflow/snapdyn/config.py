@@ -213,9 +213,8 @@ def document():
     ]
     for name, method in methods.METHODS.items():
         options = "; ".join(f"`{key}`: {text}" for key, text in method.options.items())
-        lines.append(
-            f"| `{name}` | {method.data} | {method.does} | {options} |".replace(" | density |", " density \\|")
-        )
+        cells = [f"`{name}`", method.data, method.does, options]
+        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(lines) + "\n"
 
 

@@ -82,6 +82,10 @@ class DensityModel:
         observed = ", ".join(f"{time:g}" for time in self.times)
         if t is None:
             raise ValueError(f"this model has a density for each observed time: say which of {observed}")
+        try:
+            t = float(t)
+        except (TypeError, ValueError):
+            raise ValueError(f"expected one observed time, a number of {observed}, got {t!r}") from None
         near = [place for place, time in enumerate(self.times) if np.isclose(time, t, rtol=1e-9, atol=0)]
         if not near:
             raise ValueError(
@@ -99,7 +103,10 @@ class DensityModel:
         elif np.shape(t) not in ((), (len(x),)):
             raise ValueError(f"expected one time, or one for each of the {len(x)} points, got shape {np.shape(t)}")
         else:
-            t = np.broadcast_to(t, len(x))
+            try:
+                t = np.broadcast_to(np.asarray(t, dtype=np.float64), len(x))
+            except ValueError:
+                raise ValueError(f"expected times as numbers, of {self.times}, got {t!r}") from None
             groups = [(self.at(time), np.flatnonzero(t == time)) for time in np.unique(t)]
         out = np.empty((len(x), *shape))
         for density, rows in groups:
@@ -132,15 +139,15 @@ class DensityModel:
 
         Equation: ``cccp``
         """
-        if not hasattr(self.at(t), "cccp"):
+        if not hasattr(self.densities[0], "cccp"):
             raise NotImplementedError(
-                f"a density of the family {self.at(t).family!r} has no cccp(x, temperature); mixture-flow and "
+                f"a density of the family {self.densities[0].family!r} has no cccp(x, temperature); mixture-flow and "
                 "linear-mixture have"
             )
         return self._evaluated(t, x, lambda density, points: density.cccp(points, temperature), (self.dim,))
 
     def sample(self, n, t=None, rng=None):
-        """``n`` independent draws ``(n, dim)`` from the density at ``t``."""
+        """``n`` independent draws ``(n, dim)`` from the density at ``t``; without ``rng`` always the same ones."""
         rng = rng or np.random.default_rng(0)
         generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
         with torch.no_grad():

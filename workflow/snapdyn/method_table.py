@@ -71,7 +71,7 @@ FLOW = {
     "components": "how many Gaussians",
     "stacks": "how many couplings; 0 is a plain mixture",
     "hidden": "width of the couplings' networks",
-    "start": "where the centroids start: data | box; with dynamics box | linear (see linear-mixture) | simulation",
+    "start": "where the centroids start: data | box; with dynamics linear-draws | linear | box | simulation",
     "steps": "optimiser steps of the mixture, which comes first",
     "flow_steps": "further ones of mixture and couplings",
     "batch": "points a step",

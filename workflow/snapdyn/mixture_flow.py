@@ -13,8 +13,10 @@ STARTS = {  # start -> the trainings that can use it
     "data": ("mle", "score-matching", "combined"),
     "box": ("dynamics", "mle", "score-matching", "combined"),
     "linear": ("dynamics",),
+    "linear-draws": ("dynamics",),
     "simulation": ("dynamics",),
 }
+FEW_AXES = 2  # in which the linear problem takes seconds, so that dynamics start from its solution
 GENTLER = 0.3  # step size once the couplings are there, as a share of that of the mixture alone
 # Of a start without data, in quarters of the box: the spread of the centroids, and the width of the Gaussians.
 BOX_SPREAD, BOX_WIDTH = 1.0, 0.3
@@ -29,8 +31,9 @@ class MixtureFlow(DensityMethod):
             ``score-matching``, or ``combined`` (both).
         components, stacks, hidden: see :class:`snapdyn.densities.MixtureFlow`.
         start: centroids at random training rows (``data``), at random in the box (``box``), or on the grid that the
-            linear problem finds (``linear``; see :mod:`snapdyn.linear_mixture`), or at states simulated with the known
-            drift (``simulation``), one for each centroid; the last two with dynamics only.
+            linear problem finds (``linear``; see :mod:`snapdyn.linear_mixture`), at ``components`` draws from what it
+            finds (``linear-draws``, the default of dynamics in two axes or one; in more it is ``box``), or at states
+            simulated with the known drift (``simulation``); the last three with dynamics only.
         dt, burn: step and length of that simulation, in time units.
         loss: of dynamics, see :class:`snapdyn.density_training.Dynamics`.
         box: ``[[low, high], ..]`` that holds all states with margin; the data's range with a quarter more on both
@@ -71,7 +74,8 @@ class MixtureFlow(DensityMethod):
             raise ValueError(f"expected a training of {TRAININGS}, got {training!r}")
         self.training, self.components, self.hidden, self.loss = training, components, hidden, loss
         self.stacks = (2 if len(self.axes) > 1 else 0) if stacks is None else stacks
-        self.start = start or ("box" if training == "dynamics" else "data")
+        known_start = "linear-draws" if len(self.axes) <= FEW_AXES else "box"
+        self.start = start or (known_start if training == "dynamics" else "data")
         able = [name for name, trainings in STARTS.items() if training in trainings]
         if self.start not in able:
             raise ValueError(f"expected a start of {able} with training: {training}, got {self.start!r}")
@@ -139,10 +143,11 @@ class MixtureFlow(DensityMethod):
         else:  # dynamics alone: where the data lie is not looked at
             centre, scale = box.mean(1), np.ptp(box, axis=1) / 4
         place = {"centre": torch.from_numpy(centre), "scale": torch.from_numpy(scale)}
-        if self.start == "linear":
+        if self.start.startswith("linear"):
             from snapdyn import linear_mixture
 
             found = linear_mixture.solve(self.dynamics.drift, self.dynamics.divergence, self.diffusivity, box)
+        if self.start == "linear":
             model = densities.MixtureFlow(dim, len(found.centroids), **place).double()
             with torch.no_grad():
                 model.centroids.copy_((found.centroids - place["centre"]) / place["scale"])
@@ -158,6 +163,9 @@ class MixtureFlow(DensityMethod):
                 return model, box
             if self.start == "data":
                 states = torch.from_numpy(x)[torch.multinomial(torch.from_numpy(weight), count, generator=generator)]
+            elif self.start == "linear-draws":
+                whole = densities.MixtureFlow.from_mixture(found.centroids, found.covariance, found.weights.log())
+                states = whole.sample(count, generator)
             else:
                 states = self._simulated(count, box, generator)
             model.centroids.copy_((states - place["centre"]) / place["scale"])
