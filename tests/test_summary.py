@@ -83,6 +83,13 @@ def test_failures_are_told_with_both_logs_and_their_last_words(run, tmp_path):
     assert told[1:4] == ["Failed: fit cells/seed-1", "  ValueError: no such column", "  log: own.log, slurm.log"]
 
 
+def test_a_list_that_an_error_announces_is_told_with_it(tmp_path):
+    log = tmp_path / "own.log"
+    log.write_text("Traceback\nmy.TableError: cannot use a.csv:\n- no column x\n- no column y\nNameError aside\n")
+    failure = type("Failure", (), {"logs": [str(log)]})
+    assert summary.last_line(failure).endswith("cannot use a.csv: - no column x - no column y")
+
+
 def test_many_failures_and_long_texts_stay_short(run, tmp_path):
     (tmp_path / "own.log").write_text("ValueError: " + "x" * 1000)
     run.watcher.failed = {i: progress.Failure("fit", f"cells/seed-{i}", ["own.log"]) for i in range(100)}

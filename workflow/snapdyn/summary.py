@@ -3,7 +3,7 @@
 import json
 import re
 from collections import Counter
-from itertools import groupby
+from itertools import groupby, takewhile
 from pathlib import Path
 
 from snapdyn import progress, session
@@ -60,15 +60,18 @@ def failures(failed):
 
 
 def last_line(failure):
-    """What a job's own log says of its end: the first line of the error, else the last line; empty without one."""
+    """What a job's own log says of its end: the first line of the error (with the list that a colon announces), else
+    the last line; empty without one."""
     try:
         text = Path(failure.logs[0]).read_text(encoding="utf-8", errors="replace")
     except (OSError, IndexError):
         return ""
     said = [line.rstrip() for line in text.splitlines() if line.strip()]
-    errors = [match for line in said if (match := _ERROR.match(line))]
+    errors = [(place, match) for place, line in enumerate(said) if (match := _ERROR.match(line))]
     if errors:
-        return errors[-1][1]
+        place, match = errors[-1]
+        listed = takewhile(lambda line: line.lstrip().startswith("- "), said[place + 1 :])
+        return " ".join([match[1], *map(str.strip, listed)] if match[1].endswith(":") else [match[1]])
     return re.sub(r"^\d\d:\d\d:\d\d [A-Z]+ +", "", said[-1]).strip() if said else ""
 
 
