@@ -43,8 +43,8 @@ def test_dynamics_never_look_at_the_points():
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_dynamics_find_a_cycle_without_any_options(seed):
-    """A random start ends in a filled disc in one of these seeds or more."""
+def test_dynamics_find_a_cycle_by_the_start_that_nobody_set(seed):
+    """A random start, trained as briefly, is far from it in every seed."""
     short = {"steps": 300, "flow_steps": 0, "components": 48}
     model = fitted(drift=HOPF, diffusivity=0.1, training="dynamics", seed=seed, **short)
     law = systems.build("hopf", diffusivity=0.1)
@@ -57,6 +57,12 @@ def test_dynamics_find_a_cycle_without_any_options(seed):
         .mean()
         < truth - 0.05
     )
+
+
+def test_a_drift_that_holds_nothing_together_is_refused_with_a_way_on():
+    outwards = {"library": "custom", "terms": {}, "known": ["x", "y"]}
+    with pytest.raises(ValueError, match="start: box or simulation"):
+        fitted(drift=outwards, diffusivity=1.0, training="dynamics", box=[[-5, 5]] * 2)
 
 
 def test_dynamics_find_a_gaussian_and_the_wrong_diffusivity_another():

@@ -146,7 +146,10 @@ class MixtureFlow(DensityMethod):
         if self.start.startswith("linear"):
             from snapdyn import linear_mixture
 
-            found = linear_mixture.solve(self.dynamics.drift, self.dynamics.divergence, self.diffusivity, box)
+            try:
+                found = linear_mixture.solve(self.dynamics.drift, self.dynamics.divergence, self.diffusivity, box)
+            except ValueError as error:
+                raise ValueError(f"{error}. Or begin without the linear problem: start: box or simulation") from None
         if self.start == "linear":
             model = densities.MixtureFlow(dim, len(found.centroids), **place).double()
             with torch.no_grad():
