@@ -21,6 +21,13 @@ CROSSING = {"copy_", "to", "type_as", "__getitem__", "set_", "index"}  # may tak
 class Marked(torch.Tensor):
     """A tensor that counts as being on the GPU."""
 
+    def __deepcopy__(self, memo):
+        copied = self.detach().clone().requires_grad_(self.requires_grad)
+        if getattr(self, "_is_param", False):
+            copied._is_param = True
+        memo[id(self)] = copied
+        return copied
+
 
 def _marked(value):
     return value.as_subclass(Marked) if type(value) is torch.Tensor else value
@@ -44,7 +51,8 @@ class _Pretending(TorchFunctionMode):
             return self._attribute(function, args, kwargs, here)
         if name in NUMPY and here:
             raise TypeError("can't convert cuda:0 device type tensor to numpy. Use Tensor.cpu() first")
-        there = [value for value in tensors if not isinstance(value, Marked) and value.dim()]
+        mixed = [args[0], args[2]] if name == "__setitem__" else tensors  # an index may be of either kind
+        there = [value for value in mixed if torch.is_tensor(value) and not isinstance(value, Marked) and value.dim()]
         if here and there and name not in CROSSING:
             raise RuntimeError(f"{name}: expected all tensors on one device, but found cuda:0 and cpu")
         target = self._target(name, args, kwargs, here)

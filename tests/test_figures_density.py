@@ -262,7 +262,9 @@ def test_a_method_that_was_left_out_leaves_its_place_empty(style):
     frame, facts = figures_density.limit_cycle(files)
     assert "mixture-flow-plain" not in set(of(frame, "tv", "mixture-flow-plain")["series"])
     with style:
-        figures.FIGURES["limit_cycle"][1](frame, style, facts)
+        axes = figures.FIGURES["limit_cycle"][1](frame, style, facts).axes
+    maps = [axis for axis in axes if axis.axison and axis.get_aspect() == 1]
+    assert len(maps) == 8 and all(axis.get_xlabel() == "x" for axis in maps)
 
 
 def test_centroids_in_empty_space_are_counted():
@@ -366,4 +368,5 @@ def test_a_density_of_one_cluster_has_no_plateau(style):
     frame, facts = figures_clusters.nine_clusters_cccp(files)
     assert facts["temperature"] == "(no plateau)" and not len(frame[frame["panel"] == "scan"])
     with style:
-        figures.FIGURES["nine_clusters_cccp"][1](frame, style, facts)
+        axes = figures.FIGURES["nine_clusters_cccp"][1](frame, style, facts).axes
+    assert [axis.get_xlabel() for axis in axes[:3]] == ["x"] * 3

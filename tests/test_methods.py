@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from snapdyn import density_methods, fokker_planck, method_table, methods, moments, propagation
+from snapdyn import density_methods, energy_methods, fokker_planck, method_table, methods, moments, propagation
 from snapdyn.snapshots import Snapshots
 
 POLYNOMIAL, AFFINE = {"library": "polynomial", "degree": 2}, {"library": "affine"}
@@ -34,18 +34,30 @@ def cloud(n=400, times=None, seed=0):
 def test_options_are_those_of_the_class(name):
     method = methods.METHODS[name]
     cls = methods.resolve(name)
-    own = {p.name for p in inspect.signature(cls).parameters.values() if p.kind is p.KEYWORD_ONLY}
+    classes = cls.__mro__[:-1] if method.gives == "energy" else [cls]  # its classes hand options on
+    given = [p for one in classes for p in inspect.signature(one).parameters.values()]
+    own = {p.name for p in given if p.kind is p.KEYWORD_ONLY}
     settable = own - set(method.fixed) - {"diffusivity", "axes", "time_unit"}
     if name in KERNEL and name != "kde-adam":
         settable -= set(method_table.OPTIMISER)  # nothing to optimise
     if name.startswith("mixture-flow-"):  # each training has options of its own
         assert set(method.options) < settable
+    elif method.gives == "energy":  # a name fixes the terms; some of the base's options mean nothing to some methods
+        assert set(method.options) <= settable and settable - set(method.options) <= {
+            *method_table.ENERGY,
+            *method_table.SHRINK,
+            "terms",
+            "timed",
+        }
     else:
         assert set(method.options) == settable
     assert set(method.fixed) <= own
     assert methods.contract_faults(cls) == []
     if method.gives == "density":
         assert issubclass(cls, density_methods.DensityMethod) and method.takes_drift
+    elif method.gives == "energy":
+        assert issubclass(cls, energy_methods.EnergyMethod) and methods.trains_many(name)
+        assert "seeds" in inspect.signature(cls.fit_many).parameters and not method.takes_drift
     else:
         assert method.takes_drift == ("drift" in inspect.signature(cls).parameters)
     assert all(method.options.values()) and method.does
@@ -88,6 +100,8 @@ def test_the_table_of_what_fits_what(kind, drift, diffusivity):
         expected |= {"moments", "moments-sparse"}
     if kind == "timed" and drift in ("no drift", "affine"):
         expected.add("affine-propagation")
+    if kind == "timed" and drift == "no drift":
+        expected |= set(methods.giving("energy"))
     facts = methods.Facts(timed=kind == "timed", dim=2, paths=kind == "trajectories")
     known = {"drift": DRIFTS[drift], "diffusivity": DIFFUSIVITIES[diffusivity]}
     assert set(methods.fitting(facts, **known)) == expected
@@ -108,6 +122,8 @@ def test_the_table_of_what_fits_what(kind, drift, diffusivity):
         ("convolved-l1", False, AFFINE, "unknown", "needs a known diffusivity, got `unknown`"),
         ("affine-propagation", True, POLYNOMIAL, None, "fits a linear drift only"),
         ("kds", False, AFFINE, "unknown", "needs a known diffusivity, got `unknown`"),
+        ("ijkonet-v", False, None, None, "needs timed data, but the data set has no times"),
+        ("jkonet-star", True, AFFINE, None, "learns an energy, so it takes no drift library"),
         ("moments", False, KNOWN, 0.5, "looks for coefficients, but the custom library has no terms"),
         ("mixture-flow-dynamics", True, KNOWN, 0.5, "needs stationary data, but the data set has times"),
         ("mixture-flow-dynamics", False, None, 0.5, "so it needs a drift: a system, for example .*{library: hopf}"),

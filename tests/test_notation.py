@@ -59,6 +59,12 @@ REQUIRED = [
     "total-variation",
     "gain-interval",
     "affine-units",
+    "test-potentials",
+    "even-kernel",
+    "flow-step",
+    "l2-uvp",
+    "bw-uvp",
+    "step-bias",
 ]
 
 HEADING = re.compile(r"^### `([a-z0-9-]+)`$", re.MULTILINE)

@@ -1,5 +1,6 @@
 """The page of an analysis: what it says of identifiability, eliminated terms and ratios."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -96,7 +97,10 @@ def test_the_page_lists_what_was_eliminated_instead_of_rows_of_zeros(gone):
         {"metric": ["weak_form_residual"], "t": [np.nan], "method": ["moments-sparse"], "value": [1.0]}
     )
     frame = pd.concat([scores, reported(DIAGNOSTICS | ELIMINATED)], ignore_index=True)
-    text = pages.text(fit, cells, frame, table, {"verdict": "yes", "sentence": "Yes. It is."})
+    answer = {"verdict": "yes", "null": "the best linear drift", "sentence": "Yes. It is."}
+    text = pages.text(fit, cells, frame, table, answer)
+    assert "**Better than the best linear drift: yes.** It is." in text and "doing nothing" not in text
+    assert pages.facts(fit, cells, answer)["verdict"] == "better than the best linear drift: yes"
     assert ("Eliminated in every seed: `x: y`." in text) == gone
     assert ("| x: y | 2 |" in text) != gone
     assert "| x: x | 1 | 0.1 |" in text
@@ -159,3 +163,10 @@ def test_the_third_panel_holds_the_round_trip_or_says_that_there_is_none(found, 
         panel = plotting.page(shown, style, facts).axes[2]
     assert [text.get_text() for text in panel.texts] == ([] if found else [facts["no_parameters"]])
     assert [label.get_text() for label in panel.get_yticklabels()] == (NAMES if found else [])
+
+
+def test_a_density_from_a_whole_drift_is_not_told_that_it_has_none():
+    fit, cells, _, _, answer = density_page()
+    assert "without a drift" in pages.facts(fit, cells, answer)["no_parameters"]
+    learned = replace(fit, drift={"library": "custom", "known": ["-x", "-y"]})
+    assert pages.facts(learned, cells, answer)["no_parameters"] == "the drift has no unknowns:\nno parameters"

@@ -65,6 +65,16 @@ class TestWords:
         assert "not measured" in told.splitlines()[4] and "Expected time and memory: not measured." in told
         assert "Not measured, not counted: 2 jobs of fit, page." in told
 
+    @pytest.mark.parametrize(("known", "promised"), [(1, False), (2, True)])
+    def test_a_time_of_the_whole_needs_half_of_its_jobs(self, known, promised):
+        frame = jobs(*[("fit", str(i), 1, ()) for i in range(4)])
+        frame.loc[known:, ["wall_s", "cpu_s", "peak_mb"]] = np.nan
+        frame["origin"] = ["full run"] * known + ["not measured"] * (4 - known)
+        told = self.listed(frame)
+        assert ("Expected: about" in told) == promised
+        few = "Expected time: not known, 3 of 4 jobs were never measured; the others take 1 s in all."
+        assert (few in told) != promised and f"Not measured, not counted: {4 - known} jobs of fit." in told
+
     def test_times_of_another_size_are_no_promise(self):
         told = self.listed(jobs(("fit", "a", 60, ()), origin="other size"))
         assert "1 of jobs of the published size: this run states its own" in told

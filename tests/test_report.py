@@ -13,8 +13,8 @@ import report_helpers as made
 from PIL import Image
 from report_helpers import HOSTILE, PAPER, ROOT, Page
 
+from snapdyn import artifacts, methods, report, report_content, report_files, report_math, report_run, report_tables
 from snapdyn import config as configuration
-from snapdyn import methods, report, report_content, report_files, report_math, report_run, report_tables
 from snapdyn.report_scorecard import slug
 
 
@@ -212,6 +212,16 @@ def test_what_is_missing_is_said_with_the_way_to_make_it(page):
     assert command in words
     listed = page.text("missing")
     assert f"figures/{PAPER}/coverage.png" in listed and f"figures/{PAPER}/lorenz.png" not in listed
+
+
+def test_a_comparison_lacks_no_parameters(results):
+    rows = [("ijkonet-v", "l2_uvp_ratio_median", [0.25, 0.75])]
+    frame = made.metrics("against-star", rows, "potentials-unpaired").assign(paper="jko")
+    artifacts.write(frame, results / "fits/jko/against-star/metrics.parquet", "metrics/1")
+    page = Page(made.page_of(results))
+    words, listed = page.text(slug("experiment", "jko", "against-star")), page.text("missing")
+    assert "median ratio of L2-UVP" in words and "0.5" in words and "not made yet" not in words
+    assert "fits/jko/unpairing/metrics.parquet" in listed and "against-star" not in listed
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".json", ".tsv", ".png"])

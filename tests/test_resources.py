@@ -122,6 +122,17 @@ def test_earlier_folders_come_first(tmp_path):
     assert located.paths == (tmp_path / "one/toy/table.parquet",)
 
 
+def test_a_table_of_points_is_read_from_parquet_and_csv(tmp_path):
+    columns = {"x1": POINTS[:, 0], "x2": POINTS[:, 1]}
+    pd.DataFrame({"time": LABELS} | columns).to_parquet(tmp_path / "points.parquet")
+    pd.DataFrame({"samples": LABELS.astype(float)} | columns).to_csv(tmp_path / "points.csv", index=False)
+    for name in ("points.parquet", "points.csv"):
+        check_points(resources.READERS["timed-table"](tmp_path / name))
+    pd.DataFrame(columns).to_csv(tmp_path / "still.csv", index=False)
+    with pytest.raises(ValueError, match="one column of times, `time` or `samples`, among"):
+        resources.READERS["timed-table"](tmp_path / "still.csv")
+
+
 def test_the_environment_comes_before_the_configured_folder(monkeypatch):
     monkeypatch.delenv(resources.ENVIRONMENT, raising=False)
     assert resources.folders() == [Path("resources")]
@@ -230,7 +241,7 @@ def test_an_r_object_is_searched_for_counts_genes_and_days(monkeypatch):
 
 def test_the_project_declares_its_resources():
     known = resources.load(DECLARED)
-    assert {"embryoid-body-5pc", "ipsc-cardiomyocyte"} <= set(known)
+    assert {"embryoid-body-5pc", "ipsc-cardiomyocyte", "mouse-hematopoiesis-2d"} <= set(known)
     for resource in known.values():
         assert any(file.urls for form in resource.forms for file in form.files)
 
@@ -249,3 +260,11 @@ def test_real_cardiomyocytes(snapdyn_resources):
     assert len(found["genes"]) == len(set(found["genes"])) == 15_724
     days, cells = np.unique(found["day"], return_counts=True)
     assert dict(zip(days.tolist(), cells.tolist(), strict=True)) == {0: 83, 6: 77, 10: 60, 30: 41, 60: 54}
+
+
+def test_real_hematopoiesis(snapdyn_resources):
+    known = resources.load(DECLARED)
+    frame = resources.read(*resources.locate("mouse-hematopoiesis-2d", known, [snapdyn_resources]))
+    assert list(frame) == ["row", "t", "x0", "x1"]
+    assert frame["t"].value_counts(sort=False).sort_index().to_dict() == {0: 1429, 1: 3781, 2: 5788}
+    np.testing.assert_allclose(frame[["x0", "x1"]].mean(), 0, atol=1e-6)

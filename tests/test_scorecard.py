@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from snapdyn import artifacts, metrics, scorecard
+from snapdyn import artifacts, comparisons, energy_scores, metrics, scorecard
 
 PUBLISHED = Path(__file__).parents[1] / "resources" / "published"
 
@@ -199,6 +199,9 @@ def test_every_figure_of_the_fokker_planck_paper_has_a_claim():
     assert len(targets) == 71
 
 
+PEERS = {"trajectorynet", "reg-cnf", "dsb", "i-cfm", "sb-cfm", "ot-cfm", "nlsb", "mioflow", "dmsb", "mmsb"}
+
+
 def test_claims_speak_of_what_the_configuration_runs():
     """A misspelt data set or method would leave its claim "not run" for ever."""
     for paper in scorecard.read_published(PUBLISHED):
@@ -210,10 +213,43 @@ def test_claims_speak_of_what_the_configuration_runs():
             for dataset in experiment["datasets"]
             for method in experiment["methods"]
         }
-        # a study labels its methods with the version of the data: moments/n=2000
-        claimed = {(one["experiment"], one["dataset"], one["method"].split("/")[0]) for one in paper["claims"]}
+        # a study labels its methods with the version of the data: moments/n=2000; a flow's course follows its data set
+        claimed = {
+            (one["experiment"], one["dataset"].split("/")[0], one["method"].split("/")[0])
+            for one in paper["claims"]
+            if one["comparable"] or one["method"] not in PEERS
+        }
         assert {key for key in claimed if key[0] in experiments} <= configured
         assert claimed & configured
+
+
+STEPS = {f"{name}{how}" for name in ("w1", "bw_uvp") for how in ("", "_implicit")}
+FORCE = {f"l2_uvp{of}" for of in ("", "_interaction", "_elsewhere", "_apart", "_bias")}
+DIFFUSIVITY = {f"{kind}_error_diffusivity" for kind in ("absolute", "relative")}
+DISTANCES = {"w1", "w2"}
+WRITTEN = {
+    "energy": STEPS | FORCE | DIFFUSIVITY | {"w1_floor", "mass_ratio", *energy_scores.PURE, *energy_scores.LENGTHS},
+    "forecast": DISTANCES | {f"{name}_{of}" for name in DISTANCES for of in ("sd_over_splits", "sd_over_starts")},
+    "interpolation": DISTANCES | {f"{name}_rolled" for name in DISTANCES},
+}
+COMPARED = ("ratio", "gap", *comparisons.summary({"c": pd.DataFrame({"one": [1.0, 2.0], "other": [2.0, 1.0]})}))
+
+
+def test_claims_on_energies_speak_of_metrics_that_are_written():
+    """And so do their floors: a misspelt metric, or one that a comparison does not make, is never found."""
+    (paper,) = scorecard.read_published(PUBLISHED / "jko.yaml")
+    config = yaml.safe_load((PUBLISHED.parents[1] / "config" / "papers" / "jko.yaml").read_text())
+    experiments, checked = config["papers"]["jko"]["experiments"], set()
+    for one in paper["claims"]:
+        if (experiment := experiments.get(one["experiment"])) is None:
+            continue
+        kind = experiment["kind"]
+        of = experiment.get("compare", {}).get("metrics", ())
+        known = WRITTEN[kind] if kind != "comparison" else {f"{name}_{what}" for name in of for what in COMPARED}
+        asked = {one["metric"], one.get("floor", {}).get("metric", one["metric"])}
+        assert asked <= known, (one["id"], asked - known)
+        checked.add(kind)
+    assert checked == {*WRITTEN, "comparison"}
 
 
 def test_the_lorenz_claims_as_a_run_would_fill_them():
@@ -277,3 +313,17 @@ def test_markdown_is_for_people():
     assert "0.25 (exact \\| bound)" in text
     tables = [line for line in text.splitlines() if line.startswith("|")]
     assert {line.replace("\\|", "").count("|") for line in tables} == {10}
+
+
+def test_an_own_run_lists_no_claims_that_it_did_not_ask_for():
+    def paper(name, *ids):
+        claims = [claim(id=one, experiment="elsewhere" if one.startswith("other") else "e") for one in ids]
+        return {"paper": name, "title": "T", "arxiv": "0", "version": "v1", "claims": claims}
+
+    frame = scorecard.build(measured([0.25, 0.26, 0.25]), None, [paper("p", "a", "other-b"), paper("q", "other-c")])
+    whole, own = scorecard.to_markdown(frame), scorecard.to_markdown(frame, own=True)
+    assert "What q claims" in whole and "left out" not in whole
+    assert "What q claims" not in own and "their claims are left out: q (1)." in own
+    assert "other-b" in own  # a paper that was asked keeps what it is short of
+    nothing = scorecard.to_markdown(scorecard.build(None, None, [paper("p", "a"), paper("q", "other-c")]), own=True)
+    assert nothing.splitlines()[2].endswith("left out: p (1), q (1).") and "|" not in nothing

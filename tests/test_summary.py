@@ -50,6 +50,14 @@ def scorecard(verdicts):
     artifacts.write_text("# Scorecard\n", "results/demo/scorecard.md")
 
 
+def test_an_own_run_does_not_count_claims_that_it_did_not_ask_for(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    scorecard(["not run", "not run"])
+    path = tmp_path / "results/demo/scorecard.parquet"
+    assert list(summary.scorecard(path, renewed=True, own=True)) == []
+    assert list(summary.scorecard(path, renewed=True)) == ["Scorecard: 2 claims and targets: 2 not run."]
+
+
 def test_a_run_that_worked(run, tmp_path):
     (tmp_path / "results/demo/analyses/mine").mkdir(parents=True)
     artifacts.write_json({"verdict": "cannot tell"}, tmp_path / "results/demo/analyses/mine/verdict.json")

@@ -54,11 +54,17 @@ CONTRACTS = {
     "snapshots/1": Contract(
         {"row": INT, "t": FLOAT, "split": TEXT, "weight": FLOAT, "x*": FLOAT}, {}, frozenset({"t"}), ("row",)
     ),
+    "courses/1": Contract(
+        {"course": TEXT, "row": INT, "t": FLOAT, "split": TEXT, "weight": FLOAT, "x*": FLOAT},
+        {},
+        unique=("course", "row"),
+    ),
     "trajectories/1": Contract({"particle": INT, "step": INT, "t": FLOAT, "x*": FLOAT}, {}),
     "couplings/1": Contract({"t_from": FLOAT, "t_to": FLOAT, "row_from": INT, "row_to": INT, "weight": FLOAT}, {}),
     "field/1": Contract(
         {"t": FLOAT, "x*": FLOAT},
-        {"log_prob": FLOAT, "score*": FLOAT, "velocity*": FLOAT, "flux*": FLOAT, "residual": FLOAT},
+        {"log_prob": FLOAT, "score*": FLOAT, "velocity*": FLOAT, "flux*": FLOAT, "residual": FLOAT}
+        | {"potential": FLOAT, "drift*": FLOAT},
         frozenset({"t"}),
     ),
     "parameters/1": Contract(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import yaml
 
-from snapdyn import methods
+from snapdyn import compared, methods
 
 SCHEMA = Path(__file__).parents[1] / "schemas" / "config.schema.yaml"
 # What can be known of systems and drift libraries without importing torch; a test holds it to the registries.
@@ -29,7 +29,7 @@ EXACT_SAMPLERS = ("ornstein-uhlenbeck", "hopf", "double-well", "nine-clusters")
 LIBRARIES = {"polynomial": ("degree",), "affine": (), "custom": ("terms", "known")} | dict.fromkeys(
     SYSTEM_PARAMETERS, ("parameters",)
 )
-TIMED_KINDS = ("synthetic", "points", "counts")
+TIMED_KINDS = ("flow", "synthetic", "points", "counts")
 RESOURCE_KINDS = ("points", "counts")
 
 
@@ -105,9 +105,13 @@ def _cross_faults(config, declared):
         own = spec.get("kind") in ("table", "h5ad") and isinstance(spec.get("path"), str)
         if own and not Path(spec["path"]).exists():
             yield f"datasets.{name}.path: no such file {spec['path']!r} (seen from {Path.cwd()})"
+        if own and spec.get("hold_out") and spec.get("time_key") is None:
+            yield f"datasets.{name}.hold_out: names times, but without a time_key these data have none"
         simulated = spec.get("kind") == "system" and spec.get("system") not in EXACT_SAMPLERS
         if simulated and (spec.get("dt") is None or spec.get("burn") is None):
             yield f"datasets.{name}: {spec.get('system')} has no exact sampler, so it needs dt and burn"
+        if spec.get("kind") == "flow":
+            yield from _flow_faults(f"datasets.{name}", spec)
         if spec.get("kind") == "system" and isinstance(spec.get("paths"), dict):
             yield from _path_faults(f"datasets.{name}", spec)
         if spec.get("kind") in RESOURCE_KINDS and declared is not None:
@@ -141,6 +145,21 @@ def _path_faults(where, spec):
         yield f"{where}: paths.every = {every} must be a multiple of dt = {spec['dt']}"
 
 
+def _flow_faults(where, spec):
+    """What the schema cannot see of a data set of flows."""
+    kinds, kernels = (spec.get(key) or [] for key in ("potentials", "interactions"))
+    low, high = spec.get("start") or (0, 1)
+    if len(kernels) not in (0, 1, len(kinds)):
+        yield f"{where}.interactions: expected none, one, or one for each of {len(kinds)} potentials, got {kernels}"
+    elif len(set(zip(kinds, kernels if len(kernels) > 1 else kinds, strict=True))) < len(kinds):
+        yield f"{where}: the same potential and interaction stand there twice"
+    if spec.get("growth") and (spec.get("paired") or kernels):
+        other = "paired" if spec.get("paired") else "interactions"
+        yield f"{where}.growth: only unpaired particles that do not interact can divide or die; leave out {other}"
+    if not low < high:
+        yield f"{where}.start: expected [low, high], got {[low, high]}"
+
+
 def _unknown(where, what, names, known):
     """One sentence for each of ``names`` that is not among the ``known``, with the nearest one."""
     for name in names:
@@ -159,6 +178,10 @@ def _paper_faults(where, paper, datasets):
         yield from _misfits(here, experiment, datasets)
         yield from _kind_faults(here, experiment, datasets)
         yield from _study_faults(here, experiment)
+        if experiment.get("kind") == "comparison":
+            yield from compared.faults(here, name, experiments, datasets)
+        elif experiment.get("compare"):
+            yield f"{here}.compare: only an experiment of kind comparison takes it, not {experiment.get('kind')}"
         if isinstance(experiment.get("drift"), dict):
             yield from _drift_faults(f"{here}.drift", experiment["drift"], None)
         yield from _unknown(f"{here}.attractor", "method", experiment.get("attractor") or (), chosen)
@@ -172,6 +195,7 @@ def _paper_faults(where, paper, datasets):
                     yield from _method_faults(f"{here}.options.{dataset}", method, options)
     for name, figure in (paper.get("figures") or {}).items():
         yield from _unknown(f"{where}.figures.{name}.experiment", "experiment", [figure.get("experiment")], experiments)
+        yield from _unknown(f"{where}.figures.{name}.beside", "experiment", figure.get("beside") or (), experiments)
 
 
 def _study_faults(where, experiment):
@@ -201,15 +225,41 @@ def _misfits(where, experiment, datasets):
 
 
 def _kind_faults(where, experiment, datasets):
-    """Densities are scored in experiments of their own kind, on points that they have not seen."""
-    density = experiment.get("kind") == "density"
-    for method in sorted(set(experiment.get("methods") or {}) & set(methods.METHODS)):
-        if (methods.gives(method) == "density") != density:
-            said = "gives no density" if density else "gives a density: ask for it in an experiment of kind density"
+    """Methods and data sets that a kind of experiment cannot score."""
+    kind, chosen = experiment.get("kind"), experiment.get("methods") or {}
+    if kind == "comparison":
+        return  # of whatever other experiments could score
+    for method in sorted(set(chosen) & set(methods.METHODS)):
+        given = methods.gives(method)
+        if (given == "density") != (kind == "density"):
+            said = (
+                "gives no density"
+                if kind == "density"
+                else "gives a density: ask for it in an experiment of kind density"
+            )
             yield f"{where}: {method} {said}"
-    for name in experiment.get("datasets") or () if density else ():
-        if datasets.get(name, {}).get("kind") == "system" and datasets[name].get("train", 1) == 1:
-            yield f"{where}: data set {name} holds out no points to score with; give it `train: 0.8`, say"
+        elif kind == "energy" and given != "energy":
+            yield f"{where}: {method} gives no energy; these do: {methods.giving('energy')}"
+    if kind == "energy":
+        yield from (f"{where}: {method} is from outside" for method in chosen if methods.is_custom(method))
+    if experiment.get("inits", 1) > 1 and kind != "forecast":
+        yield f"{where}.inits: only experiments of kind forecast are started several times, this one is of kind {kind}"
+    for name in (name for name in experiment.get("datasets") or () if name in datasets):
+        yield from _kind_of_data_faults(where, kind, name, datasets[name])
+
+
+def _kind_of_data_faults(where, kind, name, dataset):
+    """A data set that a kind of experiment cannot use: what it holds out decides what can be judged."""
+    if dataset.get("kind") == "flow" and kind != "energy":
+        yield f"{where}: data set {name} holds courses of flows, which are for experiments of kind energy"
+    elif dataset.get("kind") != "flow" and kind == "energy":
+        yield f"{where}: data set {name} has no known energy to compare with; take one of kind flow"
+    elif kind == "density" and dataset.get("kind") == "system" and dataset.get("train", 1) == 1:
+        yield f"{where}: data set {name} holds out no points to score with; give it `train: 0.8`, say"
+    elif kind == "interpolation" and not dataset.get("hold_out"):
+        yield f"{where}: data set {name} holds out no snapshots; give it `hold_out: [1]`, say"
+    elif kind != "interpolation" and dataset.get("hold_out"):
+        yield f"{where}: data set {name} holds out whole snapshots: ask for it in an experiment of kind interpolation"
 
 
 def _dataset_uses(config):
@@ -253,6 +303,9 @@ def _analysis_faults(name, spec, dataset):
     drift, diffusivity = spec.get("drift"), spec.get("diffusivity")
     if dataset is None:
         return
+    if dataset.get("kind") == "flow":
+        yield f"{where}: data set {spec['dataset']} holds courses of flows, which are for experiments of kind energy"
+        return
     if dataset.get("kind") == "system" and dataset.get("train", 1) == 1:
         yield f"{where}: data set {spec['dataset']} holds out no points to score with; give it `train: 0.8`, say"
     facts = facts_of(dataset)
@@ -267,6 +320,8 @@ def _analysis_faults(name, spec, dataset):
     if names and not any(methods.is_custom(name) for name in names):
         taken = dict.fromkeys(o for name in names if name in methods.METHODS for o in methods.METHODS[name].options)
         yield from _unknown(f"{where}.options", f"option of {', '.join(names)}", options, taken)
+    if dataset.get("hold_out") and (wrong := [name for name in names if methods.gives(name) == "density"]):
+        yield f"{where}: {', '.join(wrong)}: a density of the seen times says nothing about those that are held out"
     for name in names:
         fault = name in methods.METHODS and methods.misfit(name, facts, **known, options=options)
         if fault:
@@ -316,6 +371,8 @@ def facts_of(dataset):
     timed = kind in TIMED_KINDS or (kind in ("table", "h5ad") and dataset.get("time_key") is not None)
     columns = dataset.get("columns")
     dim = len(columns) if columns else dataset.get("n_pcs")
+    if kind == "flow":
+        dim = dataset.get("dim", 2)
     if kind == "system":
         dim = AXES.get(dataset.get("system")) or (dataset.get("parameters") or {}).get("dim")
     return methods.Facts(timed=timed, dim=dim, paths=bool(dataset.get("paths")))

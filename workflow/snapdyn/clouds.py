@@ -76,12 +76,26 @@ def notes(x, *, times=None, weight=None):
         said.append(
             f"mass changes between snapshots; {what} at each time, and its ratio to the first: {listed}. "
             "Each snapshot is used as a distribution of mass one: growth, death and sampling depth are not "
-            "modelled"
+            "modelled, except by methods of that purpose (jkonet-star-v-unbalanced; weights: growth)"
         )
     return said
 
 
-def assemble(x, *, axes, meta, seed, train, times=None, weight=None, row=None, split=None, found=(), where="the data"):
+def assemble(
+    x,
+    *,
+    axes,
+    meta,
+    seed,
+    train,
+    hold_out=None,
+    times=None,
+    weight=None,
+    row=None,
+    split=None,
+    found=(),
+    where="the data",
+):
     """Check a cloud, split it into train and test at each time, and describe it.
 
     Args:
@@ -90,6 +104,8 @@ def assemble(x, *, axes, meta, seed, train, times=None, weight=None, row=None, s
         meta: at least ``dataset`` and ``space``; its ``notes`` come first.
         seed: of the split; kept in the metadata.
         train: share of each time's rows to train on, above 0; 1 leaves no test rows.
+        hold_out: times of which every row is held out, while all rows of the others are trained on; ``train`` is not
+            used then. Kept in the metadata.
         row: source row numbers ``(n,)``; the position if None.
         split: an existing split ``(n,)`` to keep instead.
         found: faults of the source found so far, to be raised with those of the cloud.
@@ -101,8 +117,8 @@ def assemble(x, *, axes, meta, seed, train, times=None, weight=None, row=None, s
     """
     found = [*found, *faults(x, axes=axes, times=times, weight=weight)]
     if split is None:
-        split = split_rows(len(x), times, train=train, seed=seed)
-    if not found:
+        split = split_rows(len(x), times, train=train, seed=seed, hold_out=hold_out)
+    if not found and not hold_out:
         empty = [name for name, rows in _groups(len(x), times).items() if not (split[rows] == "train").any()]
         if empty:
             found.append(f"train = {train:g} leaves no cell to train on at {listing(empty)}; raise it")
@@ -117,16 +133,40 @@ def assemble(x, *, axes, meta, seed, train, times=None, weight=None, row=None, s
         "source": {**labels, **meta.get("source", {})},
         "notes": [*meta.get("notes", []), *notes(x, times=times, weight=weight)],
     }
+    if hold_out:
+        meta["hold_out"] = sorted(float(t) for t in hold_out)
     t = None if times is None else times.values
     return snapshots.Snapshots.build(x, t=t, split=split, weight=weight, row=row, meta=meta)
 
 
-def split_rows(n, times, *, train, seed):
-    """``"train"`` or ``"test"`` for each of ``n`` rows, drawn within each time by the one-step protocol."""
+def split_rows(n, times, *, train, seed, hold_out=None):
+    """``"train"`` or ``"test"`` for each of ``n`` rows, drawn within each time by the one-step protocol.
+
+    With ``hold_out`` nothing is drawn: all rows of those times are ``"test"`` and all others ``"train"``.
+    """
+    if hold_out:
+        return _held_out_times(times, hold_out)
     if not 0 < train <= 1:
         raise DataError(f"expected train, the share of cells to train on, in (0, 1], got {train}")
     t = np.full(n, np.nan) if times is None else times.values
     return snapshots.split_rows(t, train, np.random.default_rng(seed))
+
+
+def _held_out_times(times, hold_out):
+    """The split that holds out whole times, which must lie between others that are observed."""
+    if times is None:
+        raise DataError("hold_out names times, but these data have none (no time_key)")
+    known, wanted = np.unique(times.values), np.asarray(hold_out, dtype=np.float64)
+    named = listing([f"{t:g}" for t in known])
+    if strange := [f"{t:g}" for t in wanted if t not in known]:
+        raise DataError(f"hold_out: no rows at {listing(strange)}; the times are {named}")
+    ends = [f"{t:g}" for t in wanted if t in (known[0], known[-1])]
+    if ends:
+        raise DataError(
+            f"hold_out: {listing(ends)} is the first or the last time, and a held-out snapshot needs an observed one "
+            f"before and after it; the times are {named}"
+        )
+    return np.where(np.isin(times.values, wanted), "test", "train").astype(object)
 
 
 def _groups(n, times):

@@ -31,7 +31,7 @@ def concatenate(paths, kind):
             faults.append(str(error))
     if faults:
         raise artifacts.ContractError("\n".join(faults))
-    frame = pd.concat(frames, ignore_index=True)
+    frame = pd.concat(frames, ignore_index=True).drop_duplicates()  # what several methods are compared with
     about = [name for name in frame if name not in MEASURED]
     said = [name for name in frame if name in MEASURED]
     return frame.sort_values(about + said, kind="stable", ignore_index=True), {"tables": len(paths)}

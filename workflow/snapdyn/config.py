@@ -6,7 +6,7 @@ Imports neither torch nor pandas: the graph is built with it.
 import json
 from dataclasses import dataclass, field
 
-from snapdyn import checks, methods
+from snapdyn import checks, compared, methods
 
 # kind of experiment -> the key that says what varies
 STUDIES = {"bandwidth": "bandwidths", "samples": "sizes", "coverage": "replicates", "misspecification": "sizes"}
@@ -62,6 +62,7 @@ class Fit:
     drift: dict | None = None
     diffusivity: float | str | None = None
     attractor: bool = False
+    inits: int = 1
 
 
 class Plan:
@@ -103,7 +104,7 @@ class Plan:
         for paper, spec in self.papers.items():
             for name, experiment in spec["experiments"].items():
                 for dataset in experiment["datasets"]:
-                    if dataset in self.skipped:
+                    if dataset in self.skipped or experiment["kind"] == "comparison":
                         continue
                     data = self.datasets[dataset]
                     seeds = min(data["seeds"], experiment.get("seeds") or data["seeds"])
@@ -118,6 +119,7 @@ class Plan:
                         special = experiment["options"].get(dataset, {}).get(method, {})
                         merged = (options or {}) | special
                         known["attractor"] = method in experiment["attractor"]
+                        known["inits"] = experiment["inits"] if methods.trains_many(method) else 1
                         yield Fit(paper, name, experiment["kind"], dataset, method, seeds, merged, **known)
 
     def _analysis_fits(self):
@@ -131,6 +133,7 @@ class Plan:
                 chosen = methods.all_of(checks.facts_of(dataset), drift=drift, diffusivity=diffusivity)
             for method in chosen:
                 kind = "forecast" if checks.facts_of(dataset).timed else "stationary"
+                kind = "interpolation" if dataset.get("hold_out") else kind
                 kind = "density" if methods.gives(method) == "density" else kind
                 label = name if spec.get("method") else f"{name}-{method.replace(':', '.')}"
                 takes = methods.is_custom(method) or methods.METHODS[method].takes_drift
@@ -172,6 +175,13 @@ class Plan:
             cut = spec["replicates"][dataset]
             return {"size": cut["size"], "replicates": cut["count"]}
         return {STUDIES[spec["kind"]]: spec[STUDIES[spec["kind"]]]}
+
+    def comparisons(self, paper):
+        """Name -> pairs of :func:`snapdyn.compared.pairs`, of what this run can compare of a paper."""
+        experiments = self.papers[paper]["experiments"]
+        asked = [name for name, experiment in experiments.items() if experiment["kind"] == "comparison"]
+        found = {name: compared.pairs(experiments, name, absent=self.skipped) for name in asked}
+        return {name: pairs for name, pairs in found.items() if pairs}
 
     def datasets_of(self, kind):
         """Names of the data sets of one kind that this run can make."""

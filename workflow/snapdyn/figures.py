@@ -9,19 +9,26 @@ import pandas as pd
 
 from snapdyn import (
     artifacts,
+    figures_cells,
     figures_clusters,
     figures_density,
+    figures_energy,
     figures_genes,
     figures_inference,
+    figures_interaction,
     figures_recovery,
     frames,
     models,
     plotting,
+    plotting_cells,
     plotting_clusters,
     plotting_density,
+    plotting_energy,
     plotting_genes,
     plotting_inference,
+    plotting_interaction,
     plotting_recovery,
+    scorecard,
     simulate,
     systems,
 )
@@ -34,6 +41,7 @@ def read(files):
     """Read a figure's inputs: ``name -> (frame, metadata)``, or a list of them where there are several files.
 
     Models come as a list of what :func:`snapdyn.load` returns; their ``about`` says of which data set and method.
+    Published numbers come as the list of a paper's claims.
     """
     kinds = {
         "metrics": "metrics/1",
@@ -42,15 +50,26 @@ def read(files):
         "histories": "history/1",
         "cloud": "snapshots/1",
         "clouds": "snapshots/1",
+        "courses": "courses/1",
+        "beside": "metrics/1",
+        "predictions": "snapshots/1",
     }
-    found = {name: [models.load(path) for path in paths] for name, paths in files.items() if name == "models"}
+    loaded = [model for path in files.get("models", ()) for model in _models(path)]
+    found = {"models": loaded} if "models" in files else {}
+    if "published" in files:
+        found["published"] = scorecard.read_published(files["published"])[0]["claims"]
     for name, paths in files.items():
-        if name != "models":
+        if name not in found:
             one = isinstance(paths, str)
             found[name] = (
                 artifacts.read(paths, kinds[name]) if one else [artifacts.read(path, kinds[name]) for path in paths]
             )
     return found
+
+
+def _models(path):
+    """The model of a file, or all of those that were trained together."""
+    return models.load_many(path) if str(path).endswith("models.pt") else [models.load(path)]
 
 
 def _error_rows(panel, metrics, dataset, names):
@@ -206,4 +225,21 @@ FIGURES = {
     "hopfield_density": (figures_clusters.hopfield_density, plotting_clusters.hopfield_density),
     "lorenz_density": (figures_density.lorenz_density, plotting_density.lorenz_density),
     "cells_density": (figures_density.cells_density, plotting_density.cells_density),
+    "potentials_levels": (figures_energy.potentials_levels, plotting_energy.potentials_levels),
+    "potentials_levels_all": (figures_energy.potentials_levels_all, plotting_energy.potentials_levels),
+    "potentials_scores": (figures_energy.potentials_scores, plotting_energy.potentials_scores),
+    "potentials_training": (figures_energy.potentials_training, plotting_energy.potentials_training),
+    "forces_only": (figures_energy.forces_only, plotting_energy.forces_only),
+    "potentials_dimension": (figures_energy.potentials_dimension, plotting_energy.potentials_dimension),
+    "interaction_kernels": (figures_interaction.interaction_kernels, plotting_interaction.interaction_kernels),
+    "interaction_kernels_noisy": (
+        figures_interaction.interaction_kernels_noisy,
+        plotting_interaction.interaction_kernels,
+    ),
+    "interaction_scores": (figures_interaction.interaction_scores, plotting_interaction.interaction_scores),
+    "diffusivity_recovered": (figures_interaction.diffusivity_recovered, plotting_interaction.diffusivity_recovered),
+    "unpairing_ratios": (figures_interaction.unpairing_ratios, plotting_interaction.unpairing_ratios),
+    "cells_one_step": (figures_cells.cells_one_step, plotting_cells.cells_one_step),
+    "cells_held_out": (figures_cells.cells_held_out, plotting_cells.cells_held_out),
+    "cells_field": (figures_cells.cells_field, plotting_cells.cells_field),
 }

@@ -13,9 +13,16 @@ STATIONARY_STEPS = 400
 
 
 def answer(model, snapshots, rng):
-    """What a model makes of the held-out rows: draws of a density, the next snapshot, or the cloud some time later."""
+    """What a model makes of the held-out rows: draws of a density, the next snapshot, or the cloud some time later.
+
+    Where whole times are held out, those are predicted (:func:`snapdyn.interpolation.predict`).
+    """
     if getattr(model, "kind", None) == "density":
         return draw(model, snapshots, rng)
+    if snapshots.meta.get("hold_out"):
+        from snapdyn import interpolation
+
+        return interpolation.predict(model, snapshots, rng)
     return (predict if snapshots.timed else regenerate)(model, snapshots, rng)
 
 

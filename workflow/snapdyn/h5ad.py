@@ -20,6 +20,7 @@ def h5ad_snapshots(
     n_pcs=None,
     weight_key=None,
     train=0.7,
+    hold_out=None,
     time_unit=None,
     times=None,
     **options,
@@ -28,6 +29,7 @@ def h5ad_snapshots(
 
     Args:
         dataset, seed, train: name; seed of the split; share of each time's cells to train on.
+        hold_out: times to hold out whole, see :func:`snapdyn.clouds.assemble`.
         time_key: column of ``obs``; None says that the cells are one stationary cloud.
         layer: where the raw counts are: ``"X"``, ``"raw"`` or a name in ``layers``.
         basis: name in ``obsm`` of coordinates to use as they are instead of ``layer``.
@@ -49,7 +51,8 @@ def h5ad_snapshots(
         t = tables.times_of(obs, time_key, found, unit=time_unit, times=times) if time_key in obs else None
         weight = tables.weights_of(obs, weight_key, found) if weight_key in obs else None
         source = {"file": Path(path).name, "sha256": tables.checksum(path), "time_key": time_key}
-        shared = {"weight": weight, "seed": seed, "train": train, "found": found, "where": str(path)}
+        shared = {"weight": weight, "seed": seed, "train": train, "hold_out": hold_out}
+        shared |= {"found": found, "where": str(path)}
         if basis is None:
             counts, genes = _layer(adata, layer, found)
             options |= {} if n_pcs is None else {"n_pcs": n_pcs}

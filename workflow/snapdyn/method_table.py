@@ -35,8 +35,8 @@ class Method:
         does: one sentence for the table in the README.
         options: what the config may set, with a word on each.
         fixed: constructor arguments that make this method of its class.
-        gives: ``drift``, or ``density``, whose methods take a drift library only to read its coefficients off the
-            density, or to learn from a complete one.
+        gives: ``drift``; ``energy``, whose methods train many courses as one program; or ``density``, whose methods
+            take a drift library only to read its coefficients off the density, or to learn from a complete one.
         takes_drift: can use a drift library and a diffusivity; methods that give a drift need them.
         complete_drift: needs a drift without unknown numbers, and a diffusivity.
         joint_diffusivity: accepts ``diffusivity: unknown``.
@@ -126,6 +126,71 @@ def _kernel(solver, convolved, does):
         {"solver": solver, "convolved": convolved},
     )
 
+
+ENERGY = {
+    "hidden": "widths of the networks' hidden layers",
+    "steps": "optimiser steps, at most",
+    "batch": "rows of each snapshot a step",
+    "rate": "step size",
+    "validation": "share of the training rows that only decide when to stop; 0 trains all steps",
+    "step": "how the model predicts: implicit (as energies are fitted) | explicit",
+    "between": "times inside a gap: scheme (one step of its part) | line (on the way to its end)",
+}
+SHRINK = {"shrink": "whether the force is scaled down to what two halves of the rows agree on; three times the work"}
+TERMS = {"terms": "of potential, interaction, entropy"}
+PLAY = {
+    "average": "decay of the running mean of the weights, which is what is returned",
+    "clip": "largest norm of a gradient",
+    "every": "steps between two looks at the validation rows",
+    "patience": "looks without a better one before it stops",
+}
+GAME = PLAY | {
+    "inner": "steps of the maps for each step of the energy",
+    "map_rate": "step size of the maps",
+    "pairs": "partners of each point in the estimate of an interaction",
+}
+TIME = {"timed": "whether the potential depends on time"}
+SOLVED = PLAY | TIME | {"inner": "Newton steps a batch, at most", "tolerance": "residual at which a row is done"}
+PLANS = {
+    "gradient_at": "target (the implicit step) | source (the explicit one)",
+    "blur": "entropy of the plans, as a share of the variance of the data's axes; 0 for exact ones",
+    "block": "particles of a plan; all at once if not given",
+    "unbalanced": "for populations that grow: price of changing weights, as a share of the variance; null for none",
+    "weights": "what prior weights mean: mass, wherever a row stands | growth, its descendants at the next time",
+    "score": "of snapshots, which the entropy needs: mixture | kernel",
+}
+SUBSTEPS = {"substeps": "steps of the energy between two observed times; held-out times are then on the way"}
+PAIRS = PLANS | PLAY | SUBSTEPS | {"fall": "whether the step size falls to 0 by the last step"}
+FEATURES = {
+    "ridge": "penalty on the coefficients, or `validation` to let rows held back choose",
+    "degree": "highest power of a coordinate in the monomials",
+    "grid": "Gaussians along each axis",
+    "width": "of the Gaussians: exp(-|x - c|^2 / width), where the box is [-4, 4] along each axis",
+    "box": "[low, high] that their grid covers, in the user's coordinates; the data's range if not given",
+}
+SOURCE = ("gradient_at",)  # what the names of these methods say already
+BILEVEL = {
+    "inner": "steps of the maps for each step of the potential, each time from a fresh start",
+    "map_rate": "step size of the maps",
+    "epsilon": "entropy of the transport cost, as a share of the variance of the data's axes",
+    "debiased": "whether that cost is less what both clouds cost to themselves (the paper's is not)",
+    "teacher_forcing": "whether each step starts at the observed snapshot, or (false) where the step before led",
+    "gradient": "unrolled (through all steps of the maps) | implicit (as if they were solved: cheaper)",
+    "clip": PLAY["clip"],
+    "every": PLAY["every"],
+    "patience": PLAY["patience"],
+}
+
+
+def _energy(target, does, options=(), without=(), in_all=False, **fixed):
+    """A method that learns an energy; terms and time dependence may be fixed by its name."""
+    alone = fixed.get("terms", ("potential",)) == ("potential",)
+    takes = ENERGY | (SHRINK if alone else {}) | dict(options)
+    takes = {name: text for name, text in takes.items() if name not in without}
+    return Method(target, "timed", does, takes, fixed, gives="energy", takes_drift=False, in_all=in_all)
+
+
+EVERYTHING = ("potential", "interaction", "entropy")
 
 METHODS = {
     "kde-adam": _kernel("adam", False, "plain kernel score, the paper's optimiser (biased; for comparison)"),
@@ -219,5 +284,96 @@ METHODS = {
         complete_drift=True,
         matrix_diffusivity=True,
         most_axes=3,
+    ),
+    "ijkonet": _energy(
+        "ijkonet:IJKOnet", "energy by min-max (iJKOnet): potential, interaction, entropy", GAME, terms=EVERYTHING
+    ),
+    "ijkonet-v": _energy("ijkonet:IJKOnet", "the same, potential only", GAME),
+    "ijkonet-tv": _energy(
+        "ijkonet:IJKOnet", "the same, a potential that depends on time", GAME, in_all=True, timed=True
+    ),
+    "ijkonet-w": _energy("ijkonet:IJKOnet", "the same, interaction only", GAME, terms=("interaction",)),
+    "ijkonet-vw": _energy(
+        "ijkonet:IJKOnet", "the same, potential and interaction", GAME, terms=("potential", "interaction")
+    ),
+    "ijkonet-prox": _energy(
+        "ijkonet_prox:IJKOnetProx",
+        "potential by the same objective, its inner problem solved for each row",
+        SOLVED,
+    ),
+    "ijkonet-prox-shrunk": _energy(
+        "ijkonet_prox:IJKOnetProx",
+        "the same, its force scaled down to what two halves of the rows agree on",
+        SOLVED,
+        ("shrink",),
+        shrink=True,
+    ),
+    "jkonet-star": _energy(
+        "jkonet_star:JKOnetStar",
+        "energy from optimal pairs (JKOnet*): potential, interaction, entropy",
+        PAIRS,
+        terms=EVERYTHING,
+    ),
+    "jkonet-star-v": _energy("jkonet_star:JKOnetStar", "the same, potential only", PAIRS),
+    "jkonet-star-v-shrunk": _energy(
+        "jkonet_star:JKOnetStar",
+        "the same, its force scaled down to what two halves of the rows agree on",
+        PAIRS,
+        ("shrink",),
+        shrink=True,
+    ),
+    "jkonet-star-v-unbalanced": _energy(
+        "jkonet_star:JKOnetStarUnbalanced",
+        "the same for populations that grow: plans may change the sources' weights",
+        PAIRS,
+    ),
+    "jkonet-star-vu": _energy(
+        "jkonet_star:JKOnetStar", "from optimal pairs: potential and entropy", PAIRS, terms=("potential", "entropy")
+    ),
+    "jkonet-star-tv": _energy(
+        "jkonet_star:JKOnetStar", "the same, a potential that depends on time", PAIRS, in_all=True, timed=True
+    ),
+    "jkonet-star-v-source": _energy(
+        "jkonet_star:JKOnetStar",
+        "potential only, with its force at the source: explicit steps",
+        PAIRS,
+        SOURCE,
+        gradient_at="source",
+    ),
+    "jkonet-star-tv-source": _energy(
+        "jkonet_star:JKOnetStar",
+        "the same, with a potential that depends on time",
+        PAIRS,
+        SOURCE,
+        gradient_at="source",
+        timed=True,
+    ),
+    "jkonet-star-tv-flow": _energy(
+        "jkonet_star:JKOnetStar",
+        "the same in several steps from one observed time to the next, for times in between",
+        PAIRS,
+        (*SOURCE, "substeps"),
+        in_all=True,
+        gradient_at="source",
+        substeps=4,
+        timed=True,
+    ),
+    "jkonet-star-linear": _energy(
+        "jkonet_linear:JKOnetLinear",
+        "the same condition, linear in features: one ridge solution",
+        TERMS | PLANS | FEATURES,
+        without=("hidden", "steps", "batch", "rate"),
+    ),
+    "jkonet-star-linear-source": _energy(
+        "jkonet_linear:JKOnetLinear",
+        "the same, with its force at the source: explicit steps",
+        TERMS | PLANS | FEATURES,
+        ("hidden", "steps", "batch", "rate", *SOURCE),
+        gradient_at="source",
+    ),
+    "jkonet": _energy(
+        "jkonet:JKOnet",
+        "potential by bilevel training with input-convex maps (JKOnet; slow, for comparison)",
+        BILEVEL | TIME,
     ),
 }

@@ -50,6 +50,8 @@ def misfit(name, facts, *, drift=None, diffusivity=None, options=None):
     if method.data not in ("either", "trajectories", facts.kind):
         other = "has no times (give the data set a time_key)" if method.data == "timed" else "has times"
         return f"{name} needs {method.data} data, but the data set {other}"
+    if method.gives == "energy":
+        return None if drift is None else f"{name} learns an energy, so it takes no drift library"
     if method.takes_drift and drift is None:
         return f"{name} needs a drift library, for example drift: {{library: polynomial, degree: 2}}"
     if method.takes_drift and drift.get("library") == "custom" and not drift.get("terms"):
@@ -92,8 +94,18 @@ def _density_misfit(name, facts, drift, diffusivity, options):
 
 
 def gives(name):
-    """What a method gives: ``drift``, which every class from outside counts as, or ``density``."""
+    """What a method gives: ``drift``, which every class from outside counts as, ``energy`` or ``density``."""
     return METHODS[name].gives if name in METHODS else "drift"
+
+
+def giving(what):
+    """Names of the methods that give ``what``."""
+    return [name for name, method in METHODS.items() if method.gives == what]
+
+
+def trains_many(name):
+    """Whether a method trains many courses as one program: its class has ``fit_many``."""
+    return gives(name) == "energy"
 
 
 def fitting(facts, *, drift=None, diffusivity=None):
@@ -216,7 +228,7 @@ def make(name, *, axes, time_unit=None, drift=None, diffusivity=None, options=No
         if isinstance(options.get("growth"), dict):
             options["growth"] = drifts.Growth.from_expressions(**options["growth"], axes=axes)
         return cls(terms, diffusivity=diffusivity, **method.fixed, **options)
-    return cls(axes=axes, time_unit=time_unit, **options)
+    return cls(axes=axes, time_unit=time_unit, **method.fixed, **options)
 
 
 def _dynamics(drift, axes, time_unit, diffusivity):
@@ -263,3 +275,21 @@ def fit(
     if hasattr(model, "description"):
         model.description = {"spec": drift, "axes": list(axes), "time_unit": time_unit}
     return model
+
+
+def fit_many(name, courses, *, seeds, options=None, device="cpu", keep=None, progress=None, witness=None):
+    """Fit the method ``name`` to many courses as one program; see :func:`trains_many`.
+
+    Args:
+        courses: one :class:`snapdyn.snapshots.Snapshots` for each, of the same axes.
+        seeds: of each fit.
+        options, device, keep, progress: as for :func:`fit`.
+        witness: see :mod:`snapdyn.witness`.
+    Returns:
+        a model for each course.
+    """
+    axes, time_unit = courses[0].meta["axes"], courses[0].meta.get("time_unit")
+    method = make(name, axes=axes, time_unit=time_unit, options=options)
+    offers = {"keep": keep, "progress": progress, "witness": witness}
+    offers = {name: offer for name, offer in offers.items() if offer}
+    return method.fit_many(courses, seeds=seeds, device=device, **offers)

@@ -75,14 +75,17 @@ def sampled_wasserstein(x, y, *, order=1, a=None, b=None, max_points=MAX_POINTS,
     return float(np.mean(values)), float(np.std(values, ddof=1)) if repeats > 1 else 0.0
 
 
-def transport_plan(x, y, *, order=2, a=None, b=None):
-    """The exact optimal coupling ``(n, m)`` of two clouds, total mass 1; arguments as :func:`wasserstein`."""
+def transport_plan(x, y, *, order=2, a=None, b=None, with_potentials=False):
+    """The exact optimal coupling ``(n, m)`` of two clouds, total mass 1; arguments as :func:`wasserstein`.
+
+    With potentials: the coupling and ``(f, g)``, for which ``f_i + g_j`` is at most the cost of every pair.
+    """
     import ot
 
     x, y, a, b = _checked(x, y, order, a, b)
     plan, log = ot.emd(a, b, _costs(x, y, order), numItermax=_MAX_PIVOTS, log=True)
     _refuse_unfinished(log)
-    return plan
+    return (plan, (np.asarray(log["u"]), np.asarray(log["v"]))) if with_potentials else plan
 
 
 def thin(x, weight, max_points, rng):

@@ -14,6 +14,7 @@ CLASSES = {
     "drift": "snapdyn.models:DriftModel",
     "affine-gaussian-process": "snapdyn.propagation:AffineModel",
     "density": "snapdyn.density_models:DensityModel",
+    "energy": "snapdyn.energy_models:EnergyModel",
 }
 WEAKEST = "weakest: "  # before the name of an unknown, in the diagnostics: its part in the combination seen worst
 ESCAPE = 100.0
@@ -195,6 +196,21 @@ def save(model, path, *, method, meta):
         meta: metadata of the snapshots it was fitted to; data set, axes, space, time unit and the way back to genes
             are kept as ``about``.
     """
+    artifacts.save_model(_packed(model, method, meta), path)
+
+
+def save_many(fitted, path, *, method, metas, about):
+    """Write many fitted models into one file, for :func:`load_many`.
+
+    Args:
+        metas: of the snapshots that each was fitted to, see :func:`save`.
+        about: a mapping of plain values for each, kept beside that.
+    """
+    packed = [_packed(model, method, meta, more) for model, meta, more in zip(fitted, metas, about, strict=True)]
+    artifacts.save_model({"kind": "many", "models": packed}, path)
+
+
+def _packed(model, method, meta, more=None):
     kept = {key: meta.get(key) for key in ("dataset", "axes", "space", "time_unit", "affine")}
     cls = type(model)
     if isinstance(model, DriftModel) and model.kind == "drift" and model.description is None:
@@ -202,13 +218,12 @@ def save(model, path, *, method, meta):
             "this model's drift has no description, so the file could not be loaded again: fit it through "
             "methods.fit, or set model.description = {'spec': .., 'axes': .., 'time_unit': ..}"
         )
-    saved = {
+    return {
         "kind": getattr(model, "kind", "custom"),
         "origin": f"{cls.__module__}:{cls.__qualname__}",
-        "about": kept | {"method": method},
+        "about": kept | {"method": method} | (more or {}),
         "state": model.state() if callable(getattr(model, "state", None)) else None,
     }
-    artifacts.save_model(saved, path)
 
 
 def load_if_saved(path, *, trust=None):
@@ -221,6 +236,23 @@ def load(path, *, trust=None):
     saved = artifacts.load_model(path)
     if not isinstance(saved, dict) or "kind" not in saved:
         raise artifacts.ContractError(f"{path} is a checkpoint, but not of a snapdyn model")
+    if saved["kind"] == "many":
+        raise ValueError(
+            f"{path} holds {len(saved['models'])} models of one training; load seed-0/model.pt beside it, or all of "
+            "them with snapdyn.models.load_many(path)"
+        )
+    return _unpacked(saved, path, trust)
+
+
+def load_many(path):
+    """The models of a file of :func:`save_many`, in order; what was said of each stands in its ``about``."""
+    saved = artifacts.load_model(path)
+    if not isinstance(saved, dict) or saved.get("kind") != "many":
+        raise artifacts.ContractError(f"{path} does not hold the models of one training; load it with snapdyn.load")
+    return [_unpacked(one, path, None) for one in saved["models"]]
+
+
+def _unpacked(saved, path, trust):
     origin, about = saved["origin"], saved["about"]
     target = CLASSES.get(saved["kind"])
     if saved["state"] is None:

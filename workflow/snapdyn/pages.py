@@ -7,6 +7,7 @@ SHOWN_POINTS = 1500
 FEW_ROWS = 25
 WEAKEST = "weakest: "  # as in snapdyn.models, which imports torch
 SHOWN_PARAMETERS = 40
+MAP, MAPS = "potential", 4
 PREDICTIONS = "Predictions of the held-out rows are in"
 
 
@@ -53,12 +54,14 @@ def dropped(parameters):
     return list(always.index[always])
 
 
-def arrange(cells, predicted, metrics, parameters):
-    """The page as a ``figure/1`` frame: panels ``cells``, ``scores`` and ``parameters``.
+def arrange(cells, predicted, metrics, parameters, field=None):
+    """The page as a ``figure/1`` frame: panels ``cells``, ``scores`` and ``parameters``, and the maps of a potential.
 
     Args:
         cells, predicted: snapshots of the first seed.
         metrics, parameters: of all seeds.
+        field: frame and metadata of a learned energy at the cells of the first seed, see
+            :func:`snapdyn.energy_frames.field`.
     """
     held_out, second = cells.select(split="test"), min(1, cells.dim - 1)
     parts = []
@@ -79,30 +82,87 @@ def arrange(cells, predicted, metrics, parameters):
                 line["estimate"] + reach,
             )
         )
+    if field is not None:
+        parts += maps(*field)
     return pd.concat(parts, ignore_index=True)
 
 
+def maps(frame, meta):
+    """The potential as panels: on its grids in a plane, else at the data in their first two axes.
+
+    Of a potential that depends on time there is one for each step, at most :data:`MAPS`, evenly chosen.
+    """
+    if "potential" not in frame:
+        return []
+    rows, second = meta["rows"], min(1, meta["dim"] - 1)
+    shown = frame.iloc[rows:] if meta["side"] else frame.iloc[:rows]
+    times, parts = shown["t"].unique(), []
+    if meta["timed"] and not meta["side"]:
+        times = np.sort(times)[1:]  # no step ends at the first
+    if not meta["timed"]:  # the same everywhere: one grid, or all rows
+        times, shown = [np.nan], shown[shown["t"].isna() | (shown["t"] == times[0])] if meta["side"] else shown
+    for t in np.asarray(times)[np.linspace(0, len(times) - 1, min(MAPS, len(times))).astype(int)]:
+        mine = shown if np.isnan(t) else shown[shown["t"] == t]
+        if not meta["side"]:
+            mine = mine.iloc[np.linspace(0, len(mine) - 1, min(SHOWN_POINTS, len(mine))).astype(int)]
+        title, series = MAP if np.isnan(t) else f"{MAP} at t = {t:g}", "grid" if meta["side"] else "cells"
+        parts.append(_rows(title, series, mine["x0"], mine[f"x{second}"].to_numpy(), mine["potential"].to_numpy()))
+    return parts
+
+
+def energy(fit, frame, meta, metrics):
+    """What a learned energy is, in words."""
+    said = []
+    if "potential" in frame:
+        values = frame["potential"].iloc[: meta["rows"]]
+        clock = meta.get("time_unit") or "time unit"
+        said.append(
+            f"Over the data its potential spans {values.quantile(0.05):.3g} to {values.quantile(0.95):.3g} "
+            f"length²/{clock} (5 to 95 %; 0 at the data's centre)."
+        )
+    values = metrics[metrics["method"] == fit.method].groupby("metric")["value"].median()
+    if "step_residual" in values:
+        said.append(f"Its implicit steps are solved to {values['step_residual']:.1e} (largest residual, data units).")
+    grid = f", then on a grid of {meta['side']} by {meta['side']} points" if meta["side"] else ""
+    said.append(
+        f"`seed-*/field.parquet` holds the potential and the drift at every row of the data{grid}; "
+        "`seed-*/in-between.parquet` holds the rows of every time on their way to the next, and one mean gap after the "
+        "last. The model answers `potential(t, x)`, `drift(t, x)` and `simulate(x0, times)`."
+    )
+    return ["", "## The energy", "", " ".join(said)]
+
+
+NO_DRIFT = "a density without a drift to look for:\nno parameters"
 SCORES = {
     "density": "held-out negative log-likelihood, nats (lower is better)",
     "forecast": "W1 one step ahead (mean of transitions)",
+    "interpolation": "W1 at held-out snapshots (mean)",
     "stationary": "held-out weak-form residual (1 = noise)",
 }
+
+
+def better(fit, answer):
+    """The verdict's question and answer; to stand still is what doing nothing means for moves in time alone."""
+    null = answer["null"] if fit.kind in ("density", "stationary") else "doing nothing"
+    return f"better than {null}: {answer['verdict']}"
 
 
 def facts(fit, cells, answer):
     """What the drawing needs to know besides the frame."""
     density = fit.kind == "density"
+    without = "the drift has no unknowns:\nno parameters" if fit.drift else NO_DRIFT
     names = cells.meta["axes"]
     clock = cells.meta.get("time_unit") or "time unit"
     return {
         "title": f"{fit.experiment}: {fit.method} on {fit.dataset}",
         "axes": [names[0], names[min(1, len(names) - 1)]],
-        "verdict": f"better than {answer['null'] if density else 'doing nothing'}: {answer['verdict']}",
+        "verdict": better(fit, answer),
         "score": SCORES[fit.kind],
         "drawn": "drawn from the density" if density else "predicted",
         "parameters": "coefficients that the density gives" if density else "parameters, 95 % intervals",
-        "no_parameters": "a density without a drift to look for:\nno parameters" if density else "",
+        "no_parameters": without if density else "",
         "parameter_axis": f"estimate (data units, per {clock})",
+        "potential": f"V, length²/{clock}",
     }
 
 
@@ -198,8 +258,8 @@ def density(fit, cells, metrics):
     return ["", "## The density", "", " ".join([*said, f"The model below answers {usage}."])]
 
 
-def text(fit, cells, metrics, parameters, answer):
-    """The page in words, as Markdown."""
+def text(fit, cells, metrics, parameters, answer, field=None):
+    """The page in words, as Markdown; arguments as for :func:`arrange`."""
     name = score_name(metrics)
     n = {split: int((cells.split == split).sum()) for split in ("train", "test")}
     lines = [
@@ -208,11 +268,13 @@ def text(fit, cells, metrics, parameters, answer):
         f"`{fit.method}` on `{fit.dataset}` ({fit.seeds} seeds; {n['train']} training and {n['test']} held-out rows; "
         f"coordinates: {cells.meta['space']}).",
         "",
-        f"**Better than {answer['null'] if fit.kind == 'density' else 'doing nothing'}: {answer['verdict']}.** "
-        f"{answer['sentence'].partition('. ')[2]}",
+        f"**B{better(fit, answer)[1:]}.** {answer['sentence'].partition('. ')[2]}",
         "",
     ]
-    if cells.timed and fit.kind != "density":
+    if fit.kind == "interpolation":
+        held = ", ".join(f"{t:g}" for t in cells.meta["hold_out"])
+        lines += [f"Held-out times ({cells.meta.get('time_unit') or 'time unit'}): {held}.", ""]
+    elif cells.timed and fit.kind != "density":
         steps = ", ".join(f"{a:g} to {b:g}" for a, b in zip(cells.times[:-1], cells.times[1:], strict=True))
         lines += [f"Transitions ({cells.meta.get('time_unit') or 'time unit'}): {steps}.", ""]
     notes = cells.meta.get("notes", [])
@@ -226,6 +288,8 @@ def text(fit, cells, metrics, parameters, answer):
     for method, line in summary(metrics).iterrows():
         lines.append(f"| {method} | {line['mean']:.4g} | {line['sd']:.2g} | {int(line['n_seeds'])} |")
     lines += density(fit, cells, metrics)
+    if field is not None:
+        lines += energy(fit, *field, metrics)
     lines += specification(metrics)
     lines += identifiability(metrics, parameters)
     if len(parameters):

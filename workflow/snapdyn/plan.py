@@ -17,6 +17,7 @@ from snapdyn import estimates, preflight, session, summary
 from snapdyn.progress import said
 
 MEGABYTE = 2**20
+ENOUGH = 0.5  # share of the jobs that have to be measured for a time of the whole
 
 
 def main(arguments):
@@ -161,6 +162,11 @@ def totals(work, limits):
     sources = work["origin"].value_counts()
     if known.empty:
         yield "Expected time and memory: not measured."
+    elif len(known) < ENOUGH * len(work):
+        yield (
+            f"Expected time: not known, {len(work) - len(known)} of {len(work)} jobs were never measured; "
+            f"the others take {said(known['wall_s'].sum())} in all."
+        )
     else:
         planned, chain = estimates.schedule(work, limits), estimates.longest_chain(work)
         gpu = known[known["gpu"] > 0]

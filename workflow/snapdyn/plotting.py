@@ -232,9 +232,15 @@ def cells_drift(frame, style, facts):
 
 
 def page(frame, style, facts):
-    """One analysis: data and predictions, scores beside their floors, parameters."""
-    figure, axes = canvas(3, width=3.9, height=3.4)
-    data, scores, numbers = axes[0]
+    """One analysis: data and predictions, scores beside their floors, parameters, and the potential of an energy."""
+    maps = [panel for panel in dict.fromkeys(frame["panel"]) if panel.startswith("potential")]
+    figure, axes = canvas(3 + len(maps), width=3.9, height=3.4)
+    data, scores, numbers = axes[0][:3]
+    if maps:
+        from snapdyn import plotting_maps
+
+        for axis, panel in zip(axes[0][3:], maps, strict=True):
+            plotting_maps.potential(figure, axis, frame, panel, facts)
     for series, line in frame[frame["panel"] == "cells"].groupby("series", sort=True):
         entry = style["predicted" if series.startswith("predicted") else "cloud"]
         label = "held-out data" if series == "cloud" else facts["drawn"]

@@ -74,7 +74,7 @@ def nine_clusters_cccp(frame, style, facts):
     clustered.set(title=f"labels of one step, T = {facts['temperature']}")
     edges = {f"{axis}lim": (points[axis].min() - ROOM, points[axis].max() + ROOM) for axis in ("x", "y")}
     for axis in axes[0]:
-        axis.set(aspect="equal", **edges)
+        axis.set(aspect="equal", xlabel="x", **edges)
     _scanned(scan, frame, style)
     comparison(rand, picked(frame, "adjusted rand"), style, [""], log=False)
     rand.axhline(1, color="black", linestyle="--", linewidth=0.8)

@@ -59,6 +59,8 @@ def limit_cycle(frame, style, facts):
             row[2].set(title="learned energy")
             arrows(row[3], frame, f"score: {dataset}", ["truth", learned], style, box)
             row[3].set(title="score, true and learned")
+        for axis in row:
+            axis.set_xlabel("x")
     loss, mass, tv, score, likelihood = axes[-1]
     _curves(loss, picked(frame, "loss"), style, datasets, title="training loss, each its own", ylabel="loss")
     loss.set_yscale("symlog", linthresh=1)  # ours is a logarithm, and goes below 0

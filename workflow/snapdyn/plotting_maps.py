@@ -4,7 +4,7 @@ from matplotlib import colors, ticker
 
 from snapdyn.plotting import interval
 
-DENSITY, ENERGY = "Blues", "viridis_r"
+DENSITY, ENERGY, POTENTIAL = "Blues", "viridis_r", "viridis_r"
 WIDE = 5  # times its smallest number that an axis has to span to be logarithmic
 SMALL = 1e-3  # within which the axis of numbers that may be negative is linear
 FAINT = 0.5  # power of the density in its colours, so that thin parts show
@@ -56,6 +56,19 @@ def energy(figure, axis, frame, panel, series):
     """A map of -log p."""
     mesh = heat(axis, picked(frame, panel, series), ENERGY)
     colour_bar(figure, axis, mesh, "energy, nat")
+
+
+def potential(figure, axis, frame, panel, facts):
+    """Level sets of a potential on a grid, or its values at the data in two of their axes."""
+    mine = picked(frame, panel)
+    if mine["series"].iloc[0] == "grid":
+        mesh = heat(axis, mine, POTENTIAL)
+        table = mine.pivot(index="y", columns="x", values="low")
+        axis.contour(table.columns, table.index, table, levels=12, colors="white", linewidths=0.6)
+    else:
+        mesh = axis.scatter(mine["x"], mine["y"], c=mine["low"], s=3, cmap=POTENTIAL, rasterized=True)
+    colour_bar(figure, axis, mesh, facts["potential"])
+    axis.set(title=panel, xlabel=facts["axes"][0], ylabel=facts["axes"][1])
 
 
 def centroids(axis, frame, dataset, series, style):

@@ -23,6 +23,7 @@ def points_snapshots(
     seed,
     space,
     train=0.7,
+    hold_out=None,
     axes=None,
     time_unit=None,
     times=None,
@@ -34,6 +35,7 @@ def points_snapshots(
     Args:
         frame: columns ``x0..``, and where they exist ``t``, ``row`` (source row) and ``weight``.
         dataset, seed, train: name; seed of the split; share of each time's rows to train on.
+        hold_out: times to hold out whole, see :func:`snapdyn.clouds.assemble`.
         space: what the coordinates are, in words; ``axes``: their names, ``x0..`` if None.
         time_unit, times: see :func:`snapdyn.times.parse_times`.
         source: mapping for the metadata, such as the resource's checksum.
@@ -55,6 +57,7 @@ def points_snapshots(
         meta=meta,
         seed=seed,
         train=train,
+        hold_out=hold_out,
         where=where,
     )
 
@@ -67,6 +70,7 @@ def counts_snapshots(
     dataset,
     seed,
     train=0.7,
+    hold_out=None,
     time_unit=None,
     times=None,
     weight=None,
@@ -83,6 +87,7 @@ def counts_snapshots(
         genes: names ``(n_genes,)``.
         t: times or time labels ``(n,)`` (:func:`snapdyn.times.parse_times`), or Times; None for one cloud.
         dataset, seed, train: name; seed of the split; share of each time's cells to train on.
+        hold_out: times to hold out whole, see :func:`snapdyn.clouds.assemble`.
         weight: ``(n,)`` or None.
         source, system: mappings for the metadata.
         found: faults of the source found so far, to be raised with those of the counts.
@@ -101,7 +106,7 @@ def counts_snapshots(
         if values is not None and len(values) != n:
             found.append(f"expected one entry for each of {n} cells, got {len(values)} {what}")
     clouds.refuse(where, found)
-    split = clouds.split_rows(n, t, train=train, seed=seed)
+    split = clouds.split_rows(n, t, train=train, seed=seed, hold_out=hold_out)
     x, kept, affine = embed_counts(counts, genes, train=split == "train", seed=seed, where=where, **options)
     meta = {
         "dataset": dataset,
@@ -120,6 +125,7 @@ def counts_snapshots(
         meta=meta if system is None else {**meta, "system": system},
         seed=seed,
         train=train,
+        hold_out=hold_out,
         where=where,
     )
 

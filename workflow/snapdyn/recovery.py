@@ -58,10 +58,11 @@ def tidy_parameters(model, *, fit, seed, truth=None):
     return frame
 
 
-def tidy_history(model, *, seed, extra=None):
+def tidy_history(model, *, seed, member=None, extra=None):
     """The ``history/1`` rows of one fit: its recorded path, or the diagnostics of a direct solution.
 
     Args:
+        member: number to give all rows, where the fit does not say it.
         extra: further numbers about the fit, as terms at step 0 of member 0.
     """
     recorded = getattr(model, "history", None)
@@ -71,7 +72,9 @@ def tidy_history(model, *, seed, extra=None):
     more = {"member": 0, "step": 0, "term": list(extra or {}), "value": list((extra or {}).values())}
     frame = pd.concat([pd.DataFrame(part) for part in (recorded, more) if len(part["term"])], ignore_index=True)
     frame.insert(0, "seed", seed)
-    frame["split"] = "train"
+    if member is not None:
+        frame["member"] = member
+    frame["split"] = frame["split"].fillna("train") if "split" in frame else "train"
     whole = dict.fromkeys(("seed", "member", "step"), np.int64)
     return frame[["seed", "member", "step", "term", "value", "split"]].astype(whole)
 

@@ -143,17 +143,19 @@ class Content:
                 for row in mine
             ],
             "figures": figures,
-            "tables": None if wholly else self._tables_of(folder, name),
+            "tables": None if wholly else self._tables_of(folder, name, fits=spec["kind"] != "comparison"),
             "rules": self._rules_of(folder),
             "command": self.command(f"results/{self.plan.run}/{folder}/metrics.parquet"),
         }
 
-    def _tables_of(self, folder, name):
-        """Tables of an experiment or an analysis, and the files that they come from."""
+    def _tables_of(self, folder, name, *, fits=True):
+        """Tables of an experiment or an analysis, and the files that they come from; only fits have parameters."""
         metrics, fault = self._read(self.results / folder / "metrics.parquet", "metrics/1")
         if fault:
             self._miss(name, fault, f"{folder}/metrics.parquet")
-        parameters, other = self._read(self.results / folder / "parameters.parquet", "parameters/1")
+        parameters, other = None, None
+        if fits:
+            parameters, other = self._read(self.results / folder / "parameters.parquet", "parameters/1")
         if other and not fault:
             self._miss(name, other, f"{folder}/parameters.parquet")
         names = set() if parameters is None else set(parameters["name"])

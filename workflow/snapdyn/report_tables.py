@@ -9,11 +9,16 @@ import numpy as np
 HEADLINES = {
     "w1": "W1",
     "w2": "W2",
+    "l2_uvp": "L2-UVP",
+    "l2_uvp_ratio_median": "median ratio of L2-UVP",
+    "l2_uvp_lower": "courses of lower L2-UVP",
+    "l2_uvp_gap_worst": "largest gap of L2-UVP",
     "weak_form_residual": "weak-form residual",
     "nll": "-log p, held-out",
     "tv": "total variation",
     "kl": "relative entropy",
     "mass": "mass in the box",
+    "mass_ratio": "growth in a step",
     "score_rms_error": "score error",
     "integral": "integral",
     "w1_samples": "W1 of draws",
@@ -41,12 +46,19 @@ FLOORS = {
     "one-gaussian": "doing nothing: one Gaussian",
     "truth": "floor: the exact law",
     "reversed-moves": "the moves turned round",
+    "previous": "doing nothing: the snapshot before",
+    "two-halves": "floor: two halves of the snapshot",
 }
 BASELINES = {
     "mean-shift": "baseline: the mean moves",
     "affine-gaussian": "baseline: one affine map a step",
     "ot-nearest": "baseline: transport of the nearest cell",
     "ot-10-nearest": "baseline: transport of the ten nearest",
+    "next": "baseline: the snapshot after",
+    "ot-interpolation": "baseline: displacement interpolation",
+    "affine-half": "baseline: part of one affine map",
+    "gaussian-midpoint": "baseline: a Gaussian in between",
+    "half-and-half": "baseline: both neighbours together",
 }
 SHOWN_ROWS = 800  # of a table behind a headline; the parquet has all
 

@@ -242,6 +242,15 @@ def _read_timed_parquet(path):
     return _timed_frame(table["time"], table.filter(regex=r"^z\d+$"))
 
 
+def _read_timed_table(path):
+    """A ``.parquet`` or ``.csv`` in the order of its rows: ``time`` or ``samples``, and ``x1..``."""
+    table = pd.read_parquet(path) if Path(path).suffix == ".parquet" else pd.read_csv(path)
+    times = [name for name in ("time", "samples") if name in table]
+    if len(times) != 1:
+        raise ValueError(f"expected one column of times, `time` or `samples`, among {list(table)}")
+    return _timed_frame(table[times[0]], table.filter(regex=r"^x\d+$"))
+
+
 def _read_timed_arrays(data, labels):
     """Two ``.npy``: points ``(n, dim)`` and time labels ``(n,)``."""
     return _timed_frame(np.load(labels, allow_pickle=False), np.load(data, allow_pickle=False))
@@ -295,6 +304,7 @@ def _arrays_in(value):
 
 READERS = {
     "timed-parquet": _read_timed_parquet,
+    "timed-table": _read_timed_table,
     "timed-arrays": _read_timed_arrays,
     "counts-npz": _read_counts_npz,
     "counts-rda": _read_counts_rda,

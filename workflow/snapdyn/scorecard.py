@@ -245,8 +245,25 @@ def _beyond_bound(claim, floor):
     return None
 
 
-def to_markdown(frame):
-    """The scorecard for a person: a count of verdicts, each paper's claims, then this project's targets."""
+def asked(frame):
+    """The claims of papers of which a run measured anything, and the number of claims of each other paper."""
+    silent = (frame["verdict"] == "not run").groupby(frame["paper"], sort=False).transform("all").astype(bool)
+    return frame[~silent], frame.loc[silent, "paper"].value_counts(sort=False).to_dict()
+
+
+def to_markdown(frame, *, own=False):
+    """The scorecard for a person: a count of verdicts, each paper's claims, then this project's targets.
+
+    Args:
+        own: whether the run is about analyses of the user's: what papers claim that it did not ask for is one line.
+    """
+    left_out = {}
+    if own:
+        frame, left_out = asked(frame)
+    elsewhere = ", ".join(f"{paper} ({count})" for paper, count in left_out.items())
+    elsewhere = f"No experiment of these papers was part of this run; their claims are left out: {elsewhere}."
+    if left_out and frame.empty:
+        return f"# Scorecard\n\n{elsewhere}\n"
     counts = frame["verdict"].value_counts()
     summary = ", ".join(f"{counts[name]} {name}" for name in VERDICTS if name in counts)
     lines = ["# Scorecard", "", f"{len(frame)} claims: {summary}.", ""]
@@ -255,6 +272,7 @@ def to_markdown(frame):
     groups += [(f"Targets for {paper}", rows) for paper, rows in frame[is_target].groupby("paper", sort=False)]
     for title, rows in groups:
         lines += [f"## {title}", "", *_table(rows), ""]
+    lines += [elsewhere, ""] if left_out else []
     lines += [
         "Numbers are value ± spread over seeds (n); the floor is what an exact answer, its own sampling "
         "noise or doing nothing would score.",

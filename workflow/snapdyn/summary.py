@@ -17,12 +17,16 @@ _ERROR = re.compile(r"(?:\w+\.)*([A-Z]\w*(?:Error|Exception|Exit): .*)")  # as a
 def lines(run, succeeded):
     """The summary of a :class:`snapdyn.session.Session` that has ended, under 25 lines."""
     watcher, plan, results = run.watcher, run.plan, Path(run.results)
+    own = bool(plan.config["analyses"])
     renewed = {watcher.about[jobid]["rule"] for jobid in watcher.done if jobid in watcher.about}
     failed = [failure for failure in watcher.failed.values() if not stopped_by_user(failure)]
     return compose(
         ending(plan.run, watcher, failed, succeeded),
         failures(failed),
-        [*scorecard(results / "scorecard.parquet", renewed="scorecard" in renewed), *analyses(plan, results)],
+        [
+            *scorecard(results / "scorecard.parquet", renewed="scorecard" in renewed, own=own),
+            *analyses(plan, results),
+        ],
         skipped(session.left_out(plan)),
         places(results, report_command(run.workflow.config_settings)),
     )
@@ -80,14 +84,17 @@ def stopped_by_user(failure):
     return len(failure.logs) == 1 and last_line(failure).startswith("interrupted")
 
 
-def scorecard(path, *, renewed):
-    """The count of verdicts."""
+def scorecard(path, *, renewed, own=False):
+    """The count of verdicts; of a run of one's own analyses, on papers that it asked something of."""
     if not path.exists():
         return
     from snapdyn import artifacts
-    from snapdyn.scorecard import VERDICTS
+    from snapdyn.scorecard import VERDICTS, asked
 
-    counts = Counter(artifacts.read(path, "scorecard/1")[0]["verdict"])
+    frame = artifacts.read(path, "scorecard/1")[0]
+    counts = Counter((asked(frame)[0] if own else frame)["verdict"])
+    if own and not counts:
+        return
     said = ", ".join(f"{counts[name]} {name}" for name in VERDICTS if name in counts)
     stale = "" if renewed else " (not made anew by this run)"
     yield f"Scorecard{stale}: {sum(counts.values())} claims and targets: {said}." if counts else ""

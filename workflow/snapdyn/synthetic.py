@@ -11,7 +11,7 @@ from itertools import pairwise
 import numpy as np
 import pandas as pd
 
-from snapdyn import preprocess
+from snapdyn import held_out, preprocess
 
 TIMES = (0.0, 1.0, 2.0, 3.0, 5.0)  # days; unequal gaps, as real designs have
 TIME_UNIT = "day"
@@ -127,23 +127,31 @@ def course_snapshots(options, *, dataset, seed, train=0.7, **embedding):
     )  # fmt: skip
 
 
-def course_with_truth(options, *, dataset, seed, rng, train=0.7, **embedding):
+def course_with_truth(options, *, dataset, seed, rng, train=0.7, hold_out=None, **embedding):
     """A course in principal components, and beside it what only its maker can know.
 
     Args:
         options, dataset, seed, train, embedding: as for :func:`course_snapshots`.
+        hold_out: times to hold out whole, see :func:`snapdyn.clouds.assemble`.
         rng: of the oracle's forecast.
     Returns:
         the snapshots; the ``field/1`` frame of their test cells, whose ``velocity0..`` is the true drift
         (:func:`true_drift`); and the oracle's forecast: snapshots of the test cells of each time, moved to
-        the next (:func:`true_forecast`), ``row`` being the row of the cell that was moved.
+        the next (:func:`true_forecast`), ``row`` being the row of the cell that was moved. With whole times held out,
+        see :func:`snapdyn.held_out.carried`.
     """
-    cells = course_snapshots(options, dataset=dataset, seed=seed, train=train, **embedding)
-    course, affine, held_out = count_course(**options), cells.meta["affine"], cells.select(split="test")
-    drift = true_drift(course, affine, held_out.row)
-    columns = {"t": held_out.t} | {f"x{i}": held_out.x[:, i] for i in range(cells.dim)}
+    cells = course_snapshots(options, dataset=dataset, seed=seed, train=train, hold_out=hold_out, **embedding)
+    course, affine, judged = count_course(**options), cells.meta["affine"], cells.select(split="test")
+    drift = true_drift(course, affine, judged.row)
+    columns = {"t": judged.t} | {f"x{i}": judged.x[:, i] for i in range(cells.dim)}
     truth = pd.DataFrame(columns | {f"velocity{i}": drift[:, i] for i in range(cells.dim)})
-    moved = held_out.where(held_out.t < cells.times[-1])
+    if hold_out:
+
+        def carry(here, times):
+            return true_forecast(course, affine, here.row, times[-1] - times[0], rng)
+
+        return cells, truth, held_out.carried(cells, carry)
+    moved = judged.where(judged.t < cells.times[-1])
     x, t = np.empty_like(moved.x), np.empty_like(moved.t)
     for now, then in pairwise(cells.times):
         rows = moved.t == now

@@ -50,6 +50,7 @@ def table_snapshots(
     time_unit=None,
     times=None,
     train=0.7,
+    hold_out=None,
 ):
     """Snapshots of a user's table, in its own coordinates and time unit.
 
@@ -57,6 +58,7 @@ def table_snapshots(
         dataset: name of the data set.
         seed: of the split into train and test.
         train: share of each time's rows to train on.
+        hold_out: times to hold out whole, see :func:`snapdyn.clouds.assemble`.
         path, columns, time_key, weight_key, time_unit, times: see :func:`read_table`.
     Returns:
         :class:`snapdyn.snapshots.Snapshots`; ``row`` counts the table's rows from 0.
@@ -79,6 +81,7 @@ def table_snapshots(
         meta=meta,
         seed=seed,
         train=train,
+        hold_out=hold_out,
         where=str(path),
     )
 

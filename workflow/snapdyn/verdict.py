@@ -7,7 +7,7 @@ even the best case is not worth having; otherwise the data cannot tell.
 * Timed data: the null is no movement, the score is W1 one step ahead, averaged over transitions.
 * A density: the null is one Gaussian (at each time), the score is the negative log-likelihood of held-out cells.
 * One stationary cloud, where no movement means nothing: the null is the best linear drift, the score
-  is the squared weak-form residual on held-out points.
+  is the squared weak-form residual on held-out points, less what noise alone makes of it.
 
 Cells are resampled by random weights (the Bayesian bootstrap), one draw for each source row, which is
 therefore shared by all the roles that a cell plays: source and target of neighbouring transitions, and
@@ -33,21 +33,25 @@ class Forecast:
 
     Attributes:
         cells: the held-out cells at all times; ``row`` identifies a cell over seeds.
-        predicted: for each time but the last, the cells of that time (in the order of
-            ``cells.select(t=...)``) moved to the next one, ``(n, dim)``.
+        predicted: for each transition the cells of its start (in the order of ``cells.select(t=...)``) moved to its
+            end, ``(n, dim)``.
         seed: of the split and the fit.
+        transitions: ``(start, end)`` of each; from every time to the next by default.
     """
 
     cells: Snapshots
     predicted: list
     seed: int = 0
+    transitions: tuple = ()
 
     def __post_init__(self):
-        counts = [int((self.cells.t == t).sum()) for t in self.cells.times[:-1]]
+        if not self.transitions:
+            times = self.cells.times.tolist()
+            object.__setattr__(self, "transitions", tuple(zip(times[:-1], times[1:], strict=True)))
         got = [np.shape(x) for x in self.predicted]
-        wanted = [(n, self.cells.dim) for n in counts]
+        wanted = [(int((self.cells.t == start).sum()), self.cells.dim) for start, _ in self.transitions]
         if not wanted or got != wanted:
-            raise ValueError(f"expected predictions of shapes {wanted} (all times but the last), got {got}")
+            raise ValueError(f"expected predictions of shapes {wanted} (one for each transition), got {got}")
 
 
 def forecast_gain(
@@ -57,6 +61,7 @@ def forecast_gain(
     replicates=REPLICATES,
     margin=MARGIN,
     null="no movement",
+    score="mean W1 one step ahead",
     max_points=metrics.MAX_POINTS,
 ):
     r"""Verdict on timed data: the drop of mean W1 below that of no movement.
@@ -73,6 +78,7 @@ def forecast_gain(
         forecasts: one :class:`Forecast` for each seed.
         rng: generator of the replicates, and of the thinning of snapshots above ``max_points`` cells.
         margin: smallest gain worth having, as a share of the null's score.
+        null, score: what the sentence calls them.
     Returns:
         the verdict, see :func:`decide`.
     Equation: ``gain-interval``
@@ -98,22 +104,23 @@ def forecast_gain(
         rng=rng,
         margin=margin,
         null=null,
-        score="mean W1 one step ahead",
+        score=score,
         n_cells=len(np.unique(np.concatenate([forecast.cells.row for forecast in thinned]))),
     )
 
 
 def _thin(forecast, max_points, rng):
-    cells, kept, predicted = forecast.cells, [], []
-    for k, t in enumerate(cells.times):
+    cells, kept, places = forecast.cells, [], {}
+    for t in cells.times:
         rows = np.flatnonzero(cells.t == t)
         keep = np.arange(len(rows))
         if len(rows) > max_points:
             keep = np.sort(rng.choice(len(rows), max_points, replace=False))
         kept.append(rows[keep])
-        if k < len(forecast.predicted):
-            predicted.append(np.asarray(forecast.predicted[k])[keep])
-    return Forecast(cells.where(np.concatenate(kept)), predicted, forecast.seed)
+        places[t] = keep
+    moved = zip(forecast.predicted, forecast.transitions, strict=True)
+    predicted = [np.asarray(x)[places[start]] for x, (start, _) in moved]
+    return Forecast(cells.where(np.concatenate(kept)), predicted, forecast.seed, forecast.transitions)
 
 
 def _score(forecast):
@@ -121,7 +128,7 @@ def _score(forecast):
     cells, transitions = forecast.cells, len(forecast.predicted)
     influence = {t: np.zeros(int((cells.t == t).sum())) for t in cells.times}
     totals = np.zeros(2)
-    for k, (start, end) in enumerate(zip(cells.times[:-1], cells.times[1:], strict=True)):
+    for k, (start, end) in enumerate(forecast.transitions):
         source, target = cells.select(t=start), cells.select(t=end)
         a, b = metrics.marginal(source.weight), metrics.marginal(target.weight)
         for i, (x, sign) in enumerate(((source.x, 1), (forecast.predicted[k], -1))):
@@ -237,7 +244,7 @@ def stationary_gain(
         rng=rng,
         margin=margin,
         null=null,
-        score="squared weak-form residual",
+        score="squared weak-form residual less its noise",
         n_cells=len(np.unique(np.concatenate(rows))),
     )
 
