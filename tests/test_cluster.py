@@ -120,6 +120,6 @@ def test_the_profile_names_rules_that_exist_and_groups_no_gpu():
     blocks = [block for text in sources for block in re.split(r"^(?=rule )", text, flags=re.M)]
     gpu = {re.match(r"rule (\w+)", block)[1] for block in blocks if "gpu=lambda" in block}
     grouped = set(yaml.safe_load(said)["groups"])
-    assert grouped <= rules and len(gpu) == 4 and not grouped & gpu
+    assert grouped <= rules and len(gpu) == 6 and not grouped & gpu
     examples = re.findall(r"^#   (\w+): \{(?:gpu_model|gpu)", said, re.M)
     assert sorted(examples) == sorted([*gpu, *gpu])

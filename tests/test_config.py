@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from snapdyn import checks, config, drifts, methods, systems
+from snapdyn import checks, config, drifts, flows, methods, potentials, systems
 
 ROOT = Path(__file__).parents[1]
 
@@ -30,7 +30,7 @@ def merged(*names):
 
 @pytest.fixture
 def published():
-    return merged("default.yaml", "papers/fokker-planck-loss.yaml")
+    return merged("default.yaml", *(f"papers/{path.name}" for path in sorted((ROOT / "config/papers").glob("*.yaml"))))
 
 
 @pytest.fixture
@@ -47,9 +47,18 @@ def faults(base, **extra):
 def test_published_and_demo_are_valid(published):
     assert config.Plan(published).run == "full"
     demo = config.Plan(merged(published, "demo.yaml"))
-    assert demo.run == "demo" and {f.experiment for f in demo.fits} == {
-        f.experiment for f in config.Plan(published).fits
-    }
+    full = config.Plan(published)
+    assert demo.run == "demo" and {f.experiment for f in demo.fits} < {f.experiment for f in full.fits}
+    assert {f.kind for f in demo.fits} == {f.kind for f in full.fits}  # so every rule runs
+    assert set(full.comparisons("jko")) == {"unpairing", "against-star", "agreement", "growth-ratio"}
+    assert set(demo.comparisons("jko")) == {"unpairing", "against-star"}
+
+
+def test_an_experiment_without_data_sets_is_left_out(published):
+    left_out = {"papers": {"jko": {"experiments": {"agreement": {"datasets": []}, "eb-one-step": {"datasets": []}}}}}
+    plan = config.Plan(merged(published, left_out))
+    assert not plan.of(experiment="eb-one-step") and plan.of(experiment="eb-leave-two-out")
+    assert "agreement" not in plan.comparisons("jko") and "unpairing" in plan.comparisons("jko")
 
 
 def test_demo_changes_sizes_only():
@@ -59,7 +68,7 @@ def test_demo_changes_sizes_only():
     assert set(demo) == {"run", "resources", "datasets", "papers"}
     assert all(set(spec) <= sizes for spec in demo["datasets"].values())
     experiments = [spec for paper in demo["papers"].values() for spec in paper["experiments"].values()]
-    assert all(set(spec) <= {"datasets", "sizes", "replicates", "seeds", "methods"} for spec in experiments)
+    assert all(set(spec) <= {"datasets", "sizes", "replicates", "seeds", "inits", "methods"} for spec in experiments)
     assert all(set(options) <= effort for spec in experiments for options in spec.get("methods", {}).values())
 
 
@@ -151,6 +160,15 @@ def test_all_methods_become_analyses_of_their_own(published, table):
     assert found["q-affine-propagation"].drift is None and found["q-kde"].drift["library"] == "affine"
 
 
+def test_comparisons_are_checked_with_the_rest(published):
+    compare = {"metrics": ["l2_uvpp"], "courses": ["flowers"], "methods": {"ijkonet-v": "jkonet-star-w"}}
+    new = {"kind": "comparison", "datasets": ["potentials-unpaired"], "methods": {"ijkonet-v": {}}, "compare": compare}
+    papers = {"jko": {"experiments": {"new": new, "potentials-paired": {"compare": compare}}}}
+    said = faults(published, papers=papers)
+    assert "did you mean 'l2_uvp'?" in said and "did you mean 'jkonet-star-v'?" in said
+    assert "experiments.potentials-paired.compare: only an experiment of kind comparison takes it, not energy" in said
+
+
 def test_absent_resources_are_left_out_only_when_asked(published):
     def absent(names):
         return dict.fromkeys(names, "not here")
@@ -159,10 +177,15 @@ def test_absent_resources_are_left_out_only_when_asked(published):
     skipping = config.Plan(merged(published, {"resources": "skip-missing"}), absent=absent)
     assert not required.skipped
     assert skipping.skipped_experiments() == {
+        "bilevel-cells/embryoid-body": "not here",
         "cells-density/embryoid-body": "not here",
         "cells-drift/embryoid-body": "not here",
         "cells-drift/ipsc": "not here",
         "cells-inference/embryoid-body": "not here",
+        "cells-one-step/hematopoiesis": "not here",
+        "cells-one-step/ipsc": "not here",
+        "eb-leave-two-out/embryoid-body-two-out": "not here",
+        "eb-one-step/embryoid-body": "not here",
     }
     assert not skipping.of(dataset="ipsc") and required.of(dataset="ipsc")
 
@@ -206,8 +229,8 @@ def test_names_known_without_torch_agree_with_the_registries():
     assert checks.schema()["$defs"]["system"]["properties"]["system"]["enum"] == list(systems.SYSTEMS)
     assert inspect.isfunction(drifts.build)
     for name, method in methods.METHODS.items():
-        accepted = inspect.signature(methods.resolve(name).__init__).parameters
-        assert set(method.options) | set(method.fixed) <= set(accepted), name
+        accepted = {p for cls in methods.resolve(name).__mro__ for p in inspect.signature(cls.__init__).parameters}
+        assert set(method.options) | set(method.fixed) <= accepted, name
 
 
 def test_all_methods_without_a_drift_are_densities(published, table):
@@ -278,6 +301,7 @@ def test_options_are_closed_for_several_methods_too(published, table):
         ({"experiments": {"lorenz": {"options": {"lorenz": {"kde-adamm": {}}}}}}, "'kde-adam'"),
         ({"experiments": {"lorenz": {"options": {"lorenz": {"kde-adam": {"bandwith": 1}}}}}}, "'bandwidth'"),
         ({"figures": {"lorenz": {"experiment": "lorentz"}}}, "'lorenz'"),
+        ({"figures": {"lorenz": {"beside": ["lorentz"]}}}, "'lorenz'"),
     ],
 )
 def test_what_a_paper_names_must_exist(published, change, hint):
@@ -306,6 +330,97 @@ def test_paths_must_add_up(published, change, said):
     spec = {"kind": "system", "system": "hopf", "diffusivity": 0.5, "n": 1000, "dt": 0.001, "burn": 5}
     found = faults(published, datasets={"circle": spec | {"paths": {"every": 0.01, "records": 100}} | change})
     assert said in found and bool(said) == bool(found)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"potentials": ["flower", "relu"]}, "must be one of ['styblinski-tang'"),
+        ({"potentials": ["flower", "relu"]}, "did you mean 'flowers'?"),
+        ({"interactions": ["relu", "relu", "flat"]}, "expected none, one, or one for each of 2 potentials"),
+        ({"potentials": ["flat", "flat"]}, "the same potential and interaction stand there twice"),
+        ({"potentials": ["flat", "flat"], "interactions": ["relu", "relu"]}, "stand there twice"),
+        ({"potentials": ["flat", "flat"], "interactions": ["relu", "sphere"]}, ""),
+        ({"interactions": ["sphere"], "diffusivity": 0.1, "paired": True, "scheme": "implicit"}, ""),
+        ({"start": [4, -4]}, "start: expected [low, high], got [4, -4]"),
+        ({"dim": 1}, "datasets.flow.dim: 1 is less than the minimum of 2"),
+        ({"scheme": "implicits"}, "did you mean 'implicit'"),
+        ({"tua": 0.1}, "did you mean 'tau'"),
+        ({}, ""),
+    ],
+)
+def test_flows_are_checked(published, change, said):
+    flow = {"kind": "flow", "potentials": ["flowers", "relu"]}
+    found = faults(published, datasets={"flow": flow | change})
+    assert said in found and bool(said) == bool(found)
+
+
+COURSE = {"kind": "synthetic", "hold_out": [1]}
+LEFT_OUT = {"kind": "interpolation", "datasets": ["held"], "methods": {"ijkonet-v": {}}}
+HILLS = {"kind": "flow", "potentials": ["flat"]}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (LEFT_OUT, ""),
+        (LEFT_OUT | {"methods": {"affine-propagation": {}}}, ""),
+        (LEFT_OUT | {"datasets": ["synthetic-course"]}, "synthetic-course holds out no snapshots; give it `hold_out"),
+        (
+            LEFT_OUT | {"kind": "forecast"},
+            "held holds out whole snapshots: ask for it in an experiment of kind interpol",
+        ),
+        (LEFT_OUT | {"methods": {"kde": {}}}, "kde gives a density: ask for it in an experiment of kind density"),
+        (LEFT_OUT | {"inits": 5}, "inits: only experiments of kind forecast are started several times"),
+        (LEFT_OUT | {"kind": "forecast", "datasets": ["synthetic-course"], "inits": 5}, ""),
+        (LEFT_OUT | {"kind": "energy", "datasets": ["hills"]}, ""),
+        (LEFT_OUT | {"kind": "energy"}, "held has no known energy to compare with; take one of kind flow"),
+        (
+            {"kind": "energy", "datasets": ["hills"], "methods": {"affine-propagation": {}}},
+            "affine-propagation gives no energy; these do: ['ijkonet'",
+        ),
+        (LEFT_OUT | {"methods": {"ijkonet-v": {"innner": 3}}}, "no option 'innner'; did you mean 'inner'"),
+    ],
+)
+def test_what_is_held_out_decides_what_is_asked(published, change, said):
+    papers = {"fokker-planck-loss": {"experiments": {"new": change}}}
+    found = faults(published, datasets={"held": COURSE, "hills": HILLS}, papers=papers)
+    assert said in found and bool(said) == bool(found)
+
+
+def test_only_the_first_of_many_starts_counts_as_the_methods_own(published):
+    asked = LEFT_OUT | {"kind": "forecast", "datasets": ["synthetic-course"], "inits": 5}
+    asked["methods"] = {"ijkonet-v": {}, "affine-propagation": {}}
+    plan = config.Plan(merged(published, {"papers": {"fokker-planck-loss": {"experiments": {"new": asked}}}}))
+    assert {fit.method: fit.inits for fit in plan.of(experiment="new")} == {"ijkonet-v": 5, "affine-propagation": 1}
+
+
+def test_an_analysis_of_held_out_times_is_an_interpolation(published, table):
+    own = {"run": "mine", "datasets": {"t": {"kind": "table", "path": table, "time_key": "t", "hold_out": [1]}}}
+    own["analyses"] = {"a": {"dataset": "t", "method": "ijkonet-v"}}
+    plan = config.Plan(merged(published, own), overlay=own)
+    assert plan.one(paper="analyses").kind == "interpolation"
+    own["analyses"] = {"a": {"dataset": "t", "method": "kde"}}
+    assert "a density of the seen times says nothing" in faults(published, **own)
+    own["datasets"]["t"].pop("time_key")
+    assert "datasets.t.hold_out: names times, but without a time_key" in faults(published, **own)
+
+
+def test_flows_are_for_experiments_of_their_own_kind(published):
+    data = {"flow": {"kind": "flow", "potentials": ["flowers"]}}
+    asked = {"kind": "forecast", "datasets": ["flow"], "methods": {"affine-propagation": {}}}
+    said = faults(published, datasets=data, papers={"fokker-planck-loss": {"experiments": {"mine": asked}}})
+    assert "experiments.mine: data set flow holds courses of flows, which are for experiments of kind energy" in said
+    said = faults(published, run="mine", datasets=data, analyses={"a": {"dataset": "flow", "methods": "all"}})
+    assert said.startswith("analyses.a: data set flow holds courses of flows")
+
+
+def test_the_schema_knows_every_potential_and_scheme():
+    known = checks.schema()["$defs"]
+    assert known["potential"]["enum"] == list(potentials.POTENTIALS)
+    assert known["flow"]["properties"]["scheme"]["enum"] == list(flows.SCHEMES)
+    facts = checks.facts_of({"kind": "flow", "potentials": ["flat"]})
+    assert (facts.timed, facts.dim) == (True, 2)
 
 
 def test_an_analysis_needs_held_out_points(published):

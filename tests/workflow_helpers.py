@@ -38,7 +38,11 @@ datasets:
   ring: {n: 400, train: 0.5, seeds: 1}
   nine-clusters: {n: 800, seeds: 1}
   lorenz-density: {n: 400, dt: 0.005, burn: 5, seeds: 1}
+  potentials-unpaired: {n: 40, steps: 2, seeds: 1}
+  potentials-paired: {n: 40, steps: 2, seeds: 1}
+  interactions-noisy: {n: 40, steps: 2, seeds: 1}
   synthetic-course: {times: [0, 1, 2], cells_per_time: 30, n_genes: 60, n_pcs: 2, seeds: 1}
+  synthetic-course-two-out: {times: [0, 1, 2, 3, 4], cells_per_time: 30, n_genes: 60, n_pcs: 2, seeds: 1}
 papers:
   fokker-planck-loss:
     experiments:
@@ -107,11 +111,53 @@ papers:
         methods:
           mixture-flow-mle: {components: 8, steps: 4, flow_steps: 2, hidden: 4}
           gaussian-mixture: {components: 2}
+  jko:
+    experiments:
+      potentials-paired:
+        datasets: [potentials-paired]
+        methods:
+          <<: &on-potentials
+            ijkonet-v: {hidden: [8], steps: 4, batch: 20, inner: 2, every: 2}
+            ijkonet-prox: {hidden: [8], steps: 4, batch: 20}
+            jkonet-star-v: {hidden: [8], steps: 4, batch: 20}
+          jkonet-star-v-source: {hidden: [8], steps: 4, batch: 20}
+      potentials-unpaired:
+        datasets: [potentials-unpaired]
+        methods:
+          <<: *on-potentials
+          ijkonet-prox-shrunk: {hidden: [8], steps: 4, batch: 20}
+          jkonet-star-v-shrunk: {hidden: [8], steps: 4, batch: 20}
+      unpairing: {datasets: [potentials-unpaired]}
+      against-star: {datasets: [potentials-unpaired]}
+      eb-one-step:
+        datasets: [synthetic-course]
+        inits: 1
+        methods:
+          jkonet-star-tv: {hidden: [8], steps: 4, batch: 20}
+          jkonet-star-tv-source: {hidden: [8], steps: 4, batch: 20}
+          ijkonet-tv: {hidden: [8], steps: 4, batch: 20, inner: 2, every: 2}
+          ijkonet-prox: {hidden: [8], steps: 4, batch: 20}
+      eb-leave-two-out:
+        datasets: [synthetic-course-two-out]
+        methods:
+          jkonet-star-v: {hidden: [8], steps: 4, batch: 20}
+          jkonet-star-tv: {hidden: [8], steps: 4, batch: 20}
+          jkonet-star-tv-flow: {hidden: [8], steps: 4, batch: 20}
+          ijkonet-v: {hidden: [8], steps: 4, batch: 20, inner: 2, every: 2}
+          ijkonet-tv: {hidden: [8], steps: 4, batch: 20, inner: 2, every: 2}
+          ijkonet-prox: {hidden: [8], steps: 4, batch: 20}
+      interaction:
+        datasets: [interactions-noisy]
+        methods:
+          ijkonet: {steps: 2, batch: 10, hidden: [4]}
+          ijkonet-vw: {steps: 2, batch: 10, hidden: [4]}
+          jkonet-star: {steps: 2, batch: 20, hidden: [4]}
+          jkonet-star-v: {steps: 2, batch: 20, hidden: [4]}
 """
 
 # Python reads this file at every start: no job reaches the network, and each says what it has imported.
 WATCH = """
-import atexit, json, os, socket, sys
+import atexit, json, os, socket, sys, time
 
 def refuse(*arguments, **options):
     raise OSError("the network is blocked by the test")
@@ -130,7 +176,8 @@ def tell():
     named = {name: getattr(module, "__file__", None) for name, module in sys.modules.items()}
     ours = {name: file for name, file in named.items() if name.startswith("snapdyn.")}
     record = {"rule": job.rule, "wildcards": dict(job.wildcards.items()), "torch": "torch" in named, "modules": ours}
-    with open(os.path.join(os.environ["SNAPDYN_TEST_WATCH"], f"{os.getpid()}.json"), "w") as file:
+    name = f"{os.getpid()}-{time.time_ns()}.json"  # process numbers come back in long runs
+    with open(os.path.join(os.environ["SNAPDYN_TEST_WATCH"], name), "w") as file:
         json.dump(record, file)
 """
 

@@ -83,6 +83,16 @@ def snapshots_of(dataset, seeds):
     return [f"{RESULTS}/data/{dataset}/seed-{seed}/snapshots.parquet" for seed in range(seeds)]
 
 
+def courses_of(dataset, seeds):
+    """The courses of the first ``seeds`` seeds of a data set of simulated flows."""
+    return [f"{RESULTS}/data/{dataset}/seed-{seed}/courses.parquet" for seed in range(seeds)]
+
+
+def floors_of(fit):
+    """What the truth, no movement and a second sample score on the courses of a fit."""
+    return [f"{RESULTS}/baselines/{fit.dataset}/seed-{seed}/floors.parquet" for seed in range(fit.seeds)]
+
+
 def folder_of(fit):
     """Where the results of a fit go."""
     if fit.paper == "analyses":
@@ -99,7 +109,7 @@ def choice(names):
 
 def figure_names(paper):
     """Figures of a paper whose experiments have anything to show in this run."""
-    made = {fit.experiment for fit in PLAN.of(paper=paper)}
+    made = experiments_of(paper)
     return [name for name, figure in PLAN.papers[paper]["figures"].items() if figure["experiment"] in made]
 
 
@@ -109,12 +119,26 @@ def figures_of(paper):
 
 def experiments_of(paper):
     """``experiment -> kind`` of what this run can do of a paper."""
-    return {fit.experiment: fit.kind for fit in PLAN.of(paper=paper)}
+    return {fit.experiment: fit.kind for fit in PLAN.of(paper=paper)} | dict.fromkeys(
+        PLAN.comparisons(paper), "comparison"
+    )
 
 
 def experiments_of_kind(*kinds):
     """Names of the papers' experiments of these kinds."""
     return {fit.experiment for fit in PLAN.of(kind=kinds) if fit.paper != "analyses"}
+
+
+def methods_of_papers(*, together):
+    """Methods of the papers' experiments: those that train many courses at once, or the others."""
+    return {fit.method for fit in PLAN.fits if fit.paper != "analyses" and methods.trains_many(fit.method) == together}
+
+
+def diffusivity_alone():
+    """Data sets of flows on which a diffusivity is learned beside a potential, without an interaction in the truth."""
+    learning = {name for name, method in methods.METHODS.items() if "entropy" in method.fixed.get("terms", ())}
+    asked = {fit.dataset for fit in PLAN.of(kind="energy") if fit.method in learning}
+    return {name for name in asked if not PLAN.datasets[name]["interactions"]}
 
 
 def analyses_of_kind(*kinds):
@@ -123,11 +147,11 @@ def analyses_of_kind(*kinds):
 
 
 def tables_of(paper):
-    """Metrics and parameters of every experiment of a paper."""
+    """Metrics and parameters of every experiment of a paper; a comparison has no parameters."""
     return [
-        f"{RESULTS}/fits/{paper}/{name}/{kind}.parquet"
-        for name in experiments_of(paper)
-        for kind in ("metrics", "parameters")
+        f"{RESULTS}/fits/{paper}/{name}/{table}.parquet"
+        for name, kind in experiments_of(paper).items()
+        for table in ("metrics", "parameters")[: 1 if kind == "comparison" else 2]
     ]
 
 
@@ -191,10 +215,20 @@ def truth_of(fit, name):
 
 
 def baselines_of(fit):
-    """Baselines exist where there is a next snapshot."""
-    if fit.kind != "forecast":
+    """Baselines exist where there is a snapshot to predict.
+
+    Where whole snapshots of given data are held out, every seed has the same rows, and one stands for all.
+    """
+    if fit.kind not in ("forecast", "interpolation"):
         return []
-    return [f"{RESULTS}/baselines/{fit.dataset}/seed-{seed}/metrics.parquet" for seed in range(fit.seeds)]
+    same = fit.kind == "interpolation" and PLAN.datasets[fit.dataset]["kind"] != "synthetic"
+    seeds = 1 if same else fit.seeds
+    return [f"{RESULTS}/baselines/{fit.dataset}/seed-{seed}/metrics.parquet" for seed in range(seeds)]
+
+
+def fields_of(fit):
+    """What a learned energy is at the data, of every seed; nothing for other methods."""
+    return seeds_of(fit, "field.parquet") if methods.gives(fit.method) == "energy" else []
 
 
 def fit_of(w):
@@ -202,23 +236,58 @@ def fit_of(w):
     return PLAN.one(paper=w.paper, experiment=w.experiment, dataset=w.dataset, method=w.method)
 
 
+def compared_by(w):
+    """Metrics of the experiments that a comparison is about."""
+    sides = [side["experiment"] for pair in PLAN.comparisons(w.paper)[w.experiment] for side in pair.values()]
+    return [f"{RESULTS}/fits/{w.paper}/{name}/metrics.parquet" for name in dict.fromkeys(sides)]
+
+
 def figure_inputs(w):
     """Metrics and parameters of the figure's experiment, and what only some figures need."""
-    experiment = PLAN.papers[w.paper]["figures"][w.figure]["experiment"]
+    figure = PLAN.papers[w.paper]["figures"][w.figure]
+    experiment, needs = figure["experiment"], figure["needs"]
     fits = PLAN.of(paper=w.paper, experiment=experiment)
     base = f"{RESULTS}/fits/{w.paper}/{experiment}"
+    files = {"metrics": f"{base}/metrics.parquet"}
+    if "published" in needs:
+        files["published"] = str(WORKFLOW.parent / "resources" / "published" / f"{w.paper}.yaml")
+    if not fits:
+        return files  # of a comparison, which has no parameters
     first = fits[0]
-    files = {"metrics": f"{base}/metrics.parquet", "parameters": f"{base}/parameters.parquet"}
+    files["parameters"] = f"{base}/parameters.parquet"
     if first.kind == "density":
         files["models"] = [seeds_of(fit, "model.pt")[0] for fit in fits]
         files["histories"] = [seeds_of(fit, "history.parquet")[0] for fit in fits]
         files["method"] = sorted({path for fit in fits for path in method_code(fit.method)})
-    if first.kind != "forecast":
+    if first.kind in ("energy", "forecast", "interpolation"):
+        made = experiments_of(w.paper)
+        beside = [name for name in figure["beside"] if name in made]
+        files["beside"] = [f"{RESULTS}/fits/{w.paper}/{name}/metrics.parquet" for name in beside]
+        files |= learned_inputs(fits, needs)
+        if "data" in needs:
+            shown = [fit for name in (experiment, *beside) for fit in PLAN.of(paper=w.paper, experiment=name)]
+            name, found = ("courses", courses_of) if first.kind == "energy" else ("clouds", snapshots_of)
+            files[name] = [found(dataset, 1)[0] for dataset in dict.fromkeys(fit.dataset for fit in shown)]
+    else:
         files["cloud"] = snapshots_of(first.dataset, 1)[0]
         if first.kind in ("recovery", "density"):
             files["clouds"] = [snapshots_of(dataset, 1)[0] for dataset in dict.fromkeys(fit.dataset for fit in fits)]
         if "kde-adam" in {fit.method for fit in fits}:
             files["history"] = f"{base}/{first.dataset}/kde-adam/history.parquet"
+    return files
+
+
+def learned_inputs(fits, needs):
+    """Models, predictions and histories of an experiment on snapshots or courses, as far as they are needed."""
+    files = {}
+    if "models" in needs:
+        name = "models.pt" if fits[0].kind == "energy" else "seed-0/model.pt"
+        files["models"] = [f"{folder_of(fit)}/{name}" for fit in fits]
+        files["method"] = sorted({path for fit in fits for path in method_code(fit.method)})
+    if "predictions" in needs:
+        files["predictions"] = [seeds_of(fit, "predicted.parquet")[0] for fit in fits]
+    if "histories" in needs:
+        files["histories"] = [f"{folder_of(fit)}/history.parquet" for fit in fits]
     return files
 
 

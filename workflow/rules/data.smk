@@ -32,6 +32,32 @@ rule simulate:
         "../scripts/simulate.py"
 
 
+rule simulate_flow:
+    """Several snapshots of populations that flow in known energies, all potentials of one seed together."""
+    input:
+        code=library("simulate_flow"),
+    output:
+        "<results>/data/{dataset}/seed-{seed}/courses.parquet",
+    log:
+        "<logs>/simulate_flow/{dataset}/seed-{seed}.log",
+    benchmark:
+        "<benchmarks>/simulate_flow/{dataset}/seed-{seed}.tsv"
+    wildcard_constraints:
+        dataset=choice(PLAN.datasets_of("flow")),
+    conda:
+        "../../envs/torch.yaml"
+    threads: 1
+    resources:
+        mem_mb=growing(2000),
+        runtime=60,
+        gpu=0,
+    params:
+        spec=lambda w: PLAN.datasets[w.dataset],
+        seed=lambda w: int(w.seed),
+    script:
+        "../scripts/simulate_flow.py"
+
+
 rule synthesise:
     """A synthetic count course with a known law, embedded like real cells, and its true drift."""
     input:

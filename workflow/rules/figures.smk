@@ -42,6 +42,7 @@ rule page:
         metrics="<results>/analyses/{analysis}/metrics.parquet",
         parameters="<results>/analyses/{analysis}/parameters.parquet",
         verdict="<results>/analyses/{analysis}/verdict.json",
+        field=lambda w: fields_of(analysis(w)),
     output:
         pdf="<results>/analyses/{analysis}/page.pdf",
         png="<results>/analyses/{analysis}/page.png",

@@ -75,7 +75,8 @@ rule fit:
     benchmark:
         "<benchmarks>/fit/{paper}/{experiment}/{dataset}/{method}/seed-{seed}.tsv"
     wildcard_constraints:
-        experiment=choice(experiments_of_kind("forecast", "density")),
+        experiment=choice(experiments_of_kind("forecast", "interpolation", "density")),
+        method=choice(methods_of_papers(together=False)),
     conda:
         "../../envs/torch.yaml"
     threads: 1
@@ -89,6 +90,96 @@ rule fit:
         seed=lambda w: int(w.seed),
     script:
         "../scripts/fit.py"
+
+
+rule fit_together:
+    """One method on all splits of a data set at once: one training for every split and every start."""
+    input:
+        code=library("fit_together", "models"),
+        method=lambda w: method_code(w.method),
+        snapshots=lambda w: snapshots_of(w.dataset, fit_of(w).seeds),
+    output:
+        models="<results>/fits/{paper}/{experiment}/{dataset}/{method}/models.pt",
+        history="<results>/fits/{paper}/{experiment}/{dataset}/{method}/history.parquet",
+    log:
+        "<logs>/fit_together/{paper}/{experiment}/{dataset}/{method}.log",
+    benchmark:
+        "<benchmarks>/fit_together/{paper}/{experiment}/{dataset}/{method}.tsv"
+    wildcard_constraints:
+        experiment=choice(experiments_of_kind("forecast", "interpolation")),
+        method=choice(methods_of_papers(together=True)),
+    conda:
+        "../../envs/torch.yaml"
+    threads: 1
+    resources:
+        mem_mb=growing(6000),
+        runtime=480,
+        gpu=lambda w: gpu_for([fit_of(w)]),
+    params:
+        fit=lambda w: asdict(fit_of(w)),
+    script:
+        "../scripts/fit_together.py"
+
+
+rule predict:
+    """One split's model of such a training, and its predictions for the held-out cells."""
+    input:
+        code=library("predict", "models"),
+        method=lambda w: method_code(w.method),
+        models="<results>/fits/{paper}/{experiment}/{dataset}/{method}/models.pt",
+        snapshots="<results>/data/{dataset}/seed-{seed}/snapshots.parquet",
+    output:
+        model="<results>/fits/{paper}/{experiment}/{dataset}/{method}/seed-{seed}/model.pt",
+        parameters="<results>/fits/{paper}/{experiment}/{dataset}/{method}/seed-{seed}/parameters.parquet",
+        predicted="<results>/fits/{paper}/{experiment}/{dataset}/{method}/seed-{seed}/predicted.parquet",
+    log:
+        "<logs>/predict/{paper}/{experiment}/{dataset}/{method}/seed-{seed}.log",
+    benchmark:
+        "<benchmarks>/predict/{paper}/{experiment}/{dataset}/{method}/seed-{seed}.tsv"
+    wildcard_constraints:
+        experiment=choice(experiments_of_kind("forecast", "interpolation")),
+        method=choice(methods_of_papers(together=True)),
+    conda:
+        "../../envs/torch.yaml"
+    threads: 1
+    resources:
+        mem_mb=growing(4000),
+        runtime=60,
+        gpu=0,
+    params:
+        fit=lambda w: asdict(fit_of(w)),
+        seed=lambda w: int(w.seed),
+    script:
+        "../scripts/predict.py"
+
+
+rule fit_energies:
+    """One method on all courses of all seeds of simulated flows: one training."""
+    input:
+        code=library("fit_energies", "models"),
+        method=lambda w: method_code(w.method),
+        courses=lambda w: courses_of(w.dataset, fit_of(w).seeds),
+    output:
+        models="<results>/fits/{paper}/{experiment}/{dataset}/{method}/models.pt",
+        parameters="<results>/fits/{paper}/{experiment}/{dataset}/{method}/parameters.parquet",
+        history="<results>/fits/{paper}/{experiment}/{dataset}/{method}/history.parquet",
+    log:
+        "<logs>/fit_energies/{paper}/{experiment}/{dataset}/{method}.log",
+    benchmark:
+        "<benchmarks>/fit_energies/{paper}/{experiment}/{dataset}/{method}.tsv"
+    wildcard_constraints:
+        experiment=choice(experiments_of_kind("energy")),
+    conda:
+        "../../envs/torch.yaml"
+    threads: 1
+    resources:
+        mem_mb=growing(6000),
+        runtime=720,
+        gpu=lambda w: gpu_for([fit_of(w)]),
+    params:
+        fit=lambda w: asdict(fit_of(w)),
+    script:
+        "../scripts/fit_energies.py"
 
 
 rule fit_analysis:

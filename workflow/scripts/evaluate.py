@@ -19,6 +19,7 @@ with run.job(snakemake) as job:
         baselines=[artifacts.read(path, "metrics/1")[0] for path in snakemake.input.baselines],
         truths=[artifacts.read(path, "field/1")[0] for path in snakemake.input.truth],
         forecasts_of_truth=snapshots(snakemake.input.forecast),
+        inits=[artifacts.read(path, "metrics/1")[0] for path in snakemake.input.get("inits", [])],
         rng=job.rng,
     )
     job.log.info(answer["sentence"])

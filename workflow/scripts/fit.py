@@ -29,7 +29,8 @@ with run.job(snakemake) as job:
     known = fit.kind == "density" and len(model.parameters) and "system" in snapshots.meta
     truth = recovery.truth_of(snapshots, fit.drift, fit.diffusivity) if known else None
     parameters = recovery.tidy_parameters(model, fit=fit, seed=seed, truth=truth)
-    said = model.diagnostics if fit.kind == "density" and model.history else None
+    trained = methods.gives(fit.method) in ("density", "energy") and model.history
+    said = model.diagnostics if trained else None
     history = recovery.tidy_history(model, seed=seed, extra=said)
     models.save(model, snakemake.output.model, method=fit.method, meta=snapshots.meta)
     artifacts.write(parameters, snakemake.output.parameters, "parameters/1", {"axes": snapshots.meta["axes"]})

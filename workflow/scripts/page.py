@@ -15,9 +15,10 @@ with run.job(snakemake) as job:
     metrics = artifacts.read(snakemake.input.metrics, "metrics/1")[0]
     parameters = artifacts.read(snakemake.input.parameters, "parameters/1")[0]
     answer = json.loads(Path(snakemake.input.verdict).read_text())
-    frame = pages.arrange(cells, predicted, metrics, parameters)
+    field = [artifacts.read(path, "field/1") for path in snakemake.input.field[:1]]
+    frame = pages.arrange(cells, predicted, metrics, parameters, *field)
     style = plotting.Style(snakemake.input.style, snakemake.input.colours)
     facts, path = pages.facts(fit, cells, answer), Path(snakemake.output.pdf).with_suffix("")
     with style:
         artifacts.save_figure(plotting.page(frame, style, facts), path, frame)
-    artifacts.write_text(pages.text(fit, cells, metrics, parameters, answer), snakemake.output.text)
+    artifacts.write_text(pages.text(fit, cells, metrics, parameters, answer, *field), snakemake.output.text)

@@ -19,6 +19,6 @@ with run.job(snakemake) as job:
         full=name == "full",
     )
     verdicts = {Path(path).parent.name: json.loads(Path(path).read_text()) for path in snakemake.input.verdicts}
-    text = scorecard.verdicts_to_markdown(verdicts) + scorecard.to_markdown(frame)
+    text = scorecard.verdicts_to_markdown(verdicts) + scorecard.to_markdown(frame, own=bool(verdicts))
     artifacts.write(frame, snakemake.output.frame, "scorecard/1", {"run": name})
     artifacts.write_text(text, snakemake.output.text)

@@ -12,6 +12,7 @@ with run.job(snakemake) as job:
         dataset=snakemake.wildcards.dataset,
         seed=seed,
         train=spec["train"],
+        hold_out=spec.get("hold_out"),
         n_pcs=spec["n_pcs"],
         min_genes=1,
         rng=job.rng,
