@@ -51,6 +51,7 @@ class Variant:
         pass_ratio: CPU seconds of this peer over ours that our side has to reach; NaN for none.
         work: share of the case's work that one call does; times are divided by it.
         compare: whether the output is checked against the reference.
+        stated: CPU seconds that were measured elsewhere: the row's status says so, and nothing is called.
         clock: CPU seconds so far; of a GPU wall seconds, since its work is not the CPU's.
         memory: context that measures the ``megabytes`` that a call needs.
         note: what a reader of the row must know.
@@ -58,10 +59,11 @@ class Variant:
 
     name: str
     role: str
-    prepare: Callable[[], Callable[[], object]]
+    prepare: Callable[[], Callable[[], object]] | None
     pass_ratio: float = math.nan
     work: float = 1.0
     compare: bool = True
+    stated: float = math.nan
     clock: Callable[[], float] = time.process_time
     memory: Callable[[], object] = lambda: peak_memory()
     note: str = ""
@@ -148,7 +150,9 @@ def measure(case, rounds=MIN_ROUNDS, log=print):
 def line(row):
     """One row for a reader."""
     told = f"  {row['variant']:<34} {row['status']:<14} "
-    if row["status"] == "measured":
+    if row["status"] == "stated":
+        told += f"{row['cpu_s']:9.4f} s, not measured here"
+    elif row["status"] == "measured":
         told += f"{row['cpu_s']:9.4f} s (best {row['cpu_s_best']:.4f}) {row['peak_mb']:8.1f} MB"
         told += f"  error {row['accuracy']:.0e}"
     else:
@@ -163,6 +167,9 @@ def line(row):
 def _warm_up(case, timing):
     """Prepare, warm up, gauge the memory, check the output; the function and how often to call it."""
     variant = timing.variant
+    if math.isfinite(variant.stated):
+        timing.status, timing.seconds = "stated", [variant.stated]
+        return None
     try:
         function = variant.prepare()
         output = function()

@@ -5,6 +5,8 @@ import time
 from functools import cache, partial
 
 import density_paths
+import energy_paths
+import energy_step_paths
 import harness
 import numpy as np
 import peers
@@ -370,15 +372,6 @@ def start_up(small=False):
     )  # fmt: skip
 
 
-def potential_step(small=False):
-    """A training step of a JKO potential: the peer's row stands until our side of it does."""
-    yield Case(
-        "potential-step",
-        "MLP 2-64-64-1, batch 250",
-        [Variant("jkonet-star", "peer", peers.jkonet_star, note="nothing of ours to compare with yet")],
-    )
-
-
 PATHS = {
     "kde": kde,
     "kde-growth": kde_growth,
@@ -388,7 +381,8 @@ PATHS = {
     "simulation": simulation,
     "transport": transport,
     "densities": density_paths.densities,
+    "energy-training": energy_paths.training,
+    "energy-steps": energy_step_paths.steps,
     "gpu": gpu,
     "start-up": start_up,
-    "potential-step": potential_step,
 }

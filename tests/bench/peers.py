@@ -251,10 +251,3 @@ def assignment(x, y):
 def child(code):
     """Run ``code`` in a Python process of its own."""
     subprocess.run([sys.executable, "-c", code], check=True, env=os.environ | {"PYTHONWARNINGS": "ignore"})
-
-
-def jkonet_star():
-    """The authors' own training step, if their package is there."""
-    import jkonet_star  # noqa: F401
-
-    raise ImportError("found, but there is no step of ours to compare it with")

@@ -4,8 +4,8 @@
 
 Beside the parquet, growth.png shows cost against the number of states (see plot.py).
 
-Peers that are not part of the environment (torchsde, JAX, diffrax, PyKeOps, jkonet-star) get a row "not
-installed". To measure them, install them into a folder of their own and put it on PYTHONPATH.
+Peers that are not part of the environment (torchsde, JAX, diffrax, PyKeOps) get a row "not installed". To measure them,
+install them into a folder of their own and put it on PYTHONPATH. What was measured elsewhere has the status "stated".
 """
 
 import os
@@ -49,8 +49,9 @@ def main(arguments=None):
     rows = []
     for name in options.only:
         for case in PATHS[name](small=options.small):
-            if options.small:  # pass marks are for the stated sizes
-                case.variants = [replace(variant, pass_ratio=math.nan) for variant in case.variants]
+            if options.small:  # pass marks, and what was measured elsewhere, are for the stated sizes
+                here = [variant for variant in case.variants if math.isnan(variant.stated)]
+                case.variants = [replace(variant, pass_ratio=math.nan) for variant in here]
                 case.best_of = {name: (members, math.nan) for name, (members, _) in case.best_of.items()}
             rows += harness.measure(case, options.rounds, log=lambda line: print(line, flush=True))
     meta = {"conditions": told, "rounds": options.rounds, "small": options.small}

@@ -9,6 +9,8 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import energy_paths
+import energy_step_paths
 import harness
 import plot
 from harness import Case, Variant
@@ -104,6 +106,21 @@ def test_missing_broken_and_wrong_peers_are_rows():
     assert rows["unchecked"]["ratio"] == pytest.approx(0.25)
 
 
+def test_what_was_measured_elsewhere_says_so_and_is_not_run():
+    clock = FakeClock()
+    rows = rows_of(
+        [
+            variant(clock, "mine", "ours", 2.0),
+            Variant("theirs", "peer", None, 1.5, stated=5.0, note="measured elsewhere"),
+        ],
+        error=lambda output: 0.0,
+    )
+    row = rows["theirs"]
+    assert row["status"] == "stated" and row["cpu_s"] == 5.0 and math.isnan(row["peak_mb"] + row["accuracy"])
+    assert row["ratio"] == pytest.approx(2.5) and row["pass_ratio"] == 1.5 and row["note"] == "measured elsewhere"
+    assert "not measured here" in harness.line(row) and "not measured here" not in harness.line(rows["mine"])
+
+
 def test_best_of_takes_the_fastest():
     clock = FakeClock()
     rows = rows_of(
@@ -177,3 +194,12 @@ def test_growth_is_drawn_from_the_rows(tmp_path):
 def test_nothing_is_drawn_without_growth_cases(tmp_path):
     assert not plot.draw(harness.frame(grown("transport", "n", [1000])), tmp_path / "growth.png")
     assert not (tmp_path / "growth.png").exists()
+
+
+@pytest.mark.parametrize("paths", [energy_paths.training, energy_step_paths.steps])
+def test_our_side_of_the_energies_still_runs(paths):
+    """The hot paths reach into the library, whose changes no other test would tell them."""
+    ours = [variant for case in paths(small=True) for variant in case.variants if variant.role == "ours"]
+    assert len(ours) >= 3
+    for variant in ours:
+        variant.prepare()()
