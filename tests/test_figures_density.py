@@ -7,8 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from figure_helpers import check_drawn_from_its_frame
 
-from snapdyn import artifacts, density_frames, figures, figures_clusters, figures_density, hopfield, plotting, systems
+from snapdyn import density_frames, figures, figures_clusters, figures_density, hopfield, plotting, systems
 from snapdyn.densities import MixtureFlow
 from snapdyn.density_families import GaussianMixture
 from snapdyn.density_models import DensityModel
@@ -183,23 +184,7 @@ MADE = {
 
 @pytest.mark.parametrize("name", MADE)
 def test_every_figure_is_drawn_from_its_frame(name, style, tmp_path):
-    arrange, draw = figures.FIGURES[name]
-    frame, facts = arrange(MADE[name]())
-    spec = next(spec for spec in captions() if spec["function"] == f"figures.{name}")
-    assert "{" not in spec["caption"].format(**facts)
-    with style:
-        artifacts.save_figure(draw(frame, style, facts), tmp_path / name, frame)
-    assert (tmp_path / f"{name}.png").stat().st_size > 10_000
-    back, _ = artifacts.read(tmp_path / f"{name}.parquet", "figure/1")
-    again, _ = arrange(MADE[name]())
-    assert back.equals(again.astype(back.dtypes)), "the same inputs must give the same frame"
-
-
-def captions():
-    import yaml
-
-    text = (ROOT / "config" / "papers" / "fokker-planck-loss.yaml").read_text()
-    return yaml.safe_load(text)["papers"]["fokker-planck-loss"]["figures"].values()
+    check_drawn_from_its_frame(name, MADE[name], "fokker-planck-loss", style, tmp_path)
 
 
 def of(frame, panel, series):

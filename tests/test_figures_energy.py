@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-import yaml
 from energy_helpers import quadratic_model, rolling
+from figure_helpers import check_drawn_from_its_frame, specified
 
-from snapdyn import artifacts, figures, figures_cells, figures_energy, figures_interaction, flows, plotting
+from snapdyn import figures_cells, figures_energy, figures_interaction, flows, plotting
 from snapdyn.figures_energy import HARD
 
 ROOT = Path(__file__).parents[1]
@@ -239,25 +239,11 @@ MADE = {
 
 @pytest.mark.parametrize("name", MADE)
 def test_every_figure_is_drawn_from_its_frame(name, style, tmp_path):
-    arrange, draw = figures.FIGURES[name]
-    frame, facts = arrange(MADE[name]())
-    for spec in (spec for spec in specified() if spec["function"] == f"figures.{name}"):
-        assert "{" not in spec["caption"].format(**facts)
-    with style:
-        artifacts.save_figure(draw(frame, style, facts), tmp_path / name, frame)
-    assert (tmp_path / f"{name}.png").stat().st_size > 10_000
-    back, _ = artifacts.read(tmp_path / f"{name}.parquet", "figure/1")
-    again, _ = arrange(MADE[name]())
-    assert back.equals(again.astype(back.dtypes)), "the same inputs must give the same frame"
-
-
-def specified():
-    text = (ROOT / "config" / "papers" / "jko.yaml").read_text()
-    return yaml.safe_load(text)["papers"]["jko"]["figures"].values()
+    check_drawn_from_its_frame(name, MADE[name], "jko", style, tmp_path)
 
 
 def test_every_figure_of_the_paper_is_tested_here():
-    assert {spec["function"].removeprefix("figures.") for spec in specified()} <= set(MADE)
+    assert {spec["function"].removeprefix("figures.") for spec in specified("jko")} <= set(MADE)
 
 
 def of(frame, panel, series):
