@@ -220,6 +220,22 @@ def epochs(small=False):
         )
 
 
+def products(members, steps):
+    """The six large matrix products that slopes and their loss's gradient need a step, into arrays that are there."""
+    generator = torch.Generator().manual_seed(0)
+    layer, weight = (torch.randn(members, rows, 64, generator=generator) for rows in (BATCH, 64))
+    across, square = torch.empty_like(layer), torch.empty_like(weight)
+
+    def call():
+        for _ in range(steps):
+            for _ in range(4):
+                torch.bmm(layer, weight, out=across)
+            for _ in range(2):
+                torch.bmm(layer.transpose(1, 2), across, out=square)
+
+    return call
+
+
 def ensembles(small=False):
     """What one of many models costs that are trained side by side."""
     n, steps, members = (100, 8, 4) if small else (1000, STEPS, MEMBERS)
@@ -243,6 +259,8 @@ def ensembles(small=False):
             Variant("JAX jit, one step a call, one model", "peer", lambda: one.jax(steps), 0.9, work=epoch),
             Variant(f"JAX jit of vmap, {members} models", "peer", lambda: many.jax(steps, members), 0.8,
                     work=all_of_them),
+            Variant("the matrix products alone", "context", lambda: products(members, steps), work=all_of_them,
+                    compare=False, note="what no program of these operations can be faster than"),
         ],
         error=lambda found: gap(found, wanted),
         tolerance=AGREE,
