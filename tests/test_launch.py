@@ -7,6 +7,7 @@ import platform
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -209,6 +210,37 @@ def test_a_launch_waits_for_the_jobs_of_an_earlier_run(folder):
         assert waiting.stderr.readline() == "waiting for the jobs of an earlier run to end\n"
         assert not list(folder.glob("part-*.txt"))
     assert waiting.communicate(timeout=60) and waiting.returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "wanted"),
+    [
+        (["--cores", "1"], launcher.SELDOM),
+        (["--cores", "1", "--max-jobs-per-timespan", "5/1s"], ["--max-jobs-per-timespan", "5/1s"]),
+        (["--executor", "slurm", "--jobs", "1"], []),
+    ],
+)
+def test_waiting_jobs_are_looked_through_seldom_on_one_machine(folder, monkeypatch, arguments, wanted):
+    """A cluster keeps its own rate, and so does who asks for one."""
+    from snakemake import cli
+
+    def rate(arguments):
+        return vars(cli.parse_args(arguments)[1].max_jobs_per_timespan)
+
+    told, asked = [], rate(["--cores", "1", *wanted])
+    monkeypatch.setattr(cli, "main", lambda arguments: told.append(rate(arguments)))
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "argv", ["snakemake"])
+    launcher.main([*arguments, "--dry-run"])
+    assert told == [asked] and asked
+
+
+def test_a_run_that_is_over_waits_for_no_timer():
+    timer = threading.Timer(600, print)
+    timer.start()
+    launcher.forget_timers()
+    timer.join(10)
+    assert not timer.is_alive()
 
 
 def test_unknown_arguments_are_refused_before_anything_happens(folder):

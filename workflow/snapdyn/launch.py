@@ -22,6 +22,9 @@ from snapdyn import interruption, slurm, writing
 
 REFUSED = 2
 LOCK = Path(".snakemake") / "snapdyn.lock"
+# As often as this allows Snakemake goes through all waiting jobs again, even if nothing has changed. Every second, as
+# it does by itself, takes a quarter of a core from a run of some hundred jobs.
+SELDOM = ["--max-jobs-per-timespan", "1000/60s"]
 
 
 def main(arguments):
@@ -32,6 +35,8 @@ def main(arguments):
     ours = ["--rerun-incomplete"]
     if settings.cores is None and settings.jobs is None:
         ours += ["--cores", "all"]
+    if settings.executor in (None, "local"):
+        ours += SELDOM
     sys.argv = ["snakemake", *ours, *arguments]  # Snakemake's log repeats it
     for name in [name for name in sys.modules if name.partition(".")[0] == "snapdyn"]:
         del sys.modules[name]  # the workflow brings its own, which need not be the one that was installed
@@ -43,6 +48,7 @@ def main(arguments):
         return REFUSED
     with taking_jobs_along() as signals:
         status = ended(cli.main)
+    forget_timers()
     with suppress(OSError):
         (folder / LOCK).write_text("")  # a name that stays is that of a run which was killed
     if signals and status:
@@ -66,6 +72,13 @@ def ended(program):
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     return 0
+
+
+def forget_timers():
+    """Cancel what Snakemake meant to look at later, for which this process would wait otherwise."""
+    for thread in threading.enumerate():
+        if isinstance(thread, threading.Timer):
+            thread.cancel()
 
 
 def prepare(folder):
