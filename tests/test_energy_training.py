@@ -50,6 +50,14 @@ def test_the_norm_of_one_member_does_not_clip_another():
     torch.testing.assert_close(player.first.norm(dim=1) / 0.1, torch.tensor([1.0, 0.1 * 3**0.5]))
 
 
+def test_a_parameter_may_have_a_pace_of_its_own():
+    quick, slow = nn.Parameter(torch.zeros(2)), nn.Parameter(torch.zeros(2, 3))
+    player = Player([quick, slow], paces=[10.0, 1.0], rate=0.01)
+    player.descend(quick + slow.sum(1))
+    torch.testing.assert_close(quick.detach(), torch.full((2,), -0.1))
+    torch.testing.assert_close(slow.detach(), torch.full((2, 3), -0.01))
+
+
 class Bowl:
     """Members' squared distances from their targets, with noise in the gradient from a generator."""
 

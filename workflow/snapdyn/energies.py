@@ -16,6 +16,9 @@ from torch.nn import functional
 from snapdyn.networks import StackedMLP
 
 STARTING_DIFFUSIVITY = 0.01  # in internal units
+# Of a diffusivity's step size, in units of that of the networks: beta may have to fall or rise by orders of magnitude
+# in the few hundred steps of an energy with pairs, and where it ends must not be where its steps ran out.
+PACE = 10.0
 # What a state may name as its family; without one it is a stacked network.
 FAMILIES = {"features": "snapdyn.features:FeaturePotential"}
 
@@ -78,6 +81,10 @@ class Energy(nn.Module):
     def diffusivity(self):
         """beta ``(members,)``, or None."""
         return None if self.raw_diffusivity is None else functional.softplus(self.raw_diffusivity)
+
+    def paces(self):
+        """The step size of each of ``parameters()`` in units of the networks' own."""
+        return [PACE if p is self.raw_diffusivity else 1.0 for p in self.parameters()]
 
     def _stamped(self, x, stamp):
         if not self.timed:

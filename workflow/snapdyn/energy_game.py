@@ -169,7 +169,8 @@ def play(energy, carrier, recipe, *, judge=None, witness=None, keep=checkpoint.N
     """
     weights = list(energy.parameters())
     members = len(weights[0])
-    optimiser = torch.optim.Adam(weights, lr=recipe.rate, maximize=True)
+    groups = [{"params": [p], "lr": pace * recipe.rate} for p, pace in zip(weights, energy.paces(), strict=True)]
+    optimiser = torch.optim.Adam(groups, maximize=True)
     mean, best = copy.deepcopy(energy), copy.deepcopy(energy)
     least = torch.full((members,), torch.inf, dtype=torch.float64)
     chosen, stale = torch.zeros(members, dtype=torch.long), torch.zeros(members, dtype=torch.long)

@@ -24,6 +24,7 @@ class Player:
 
     Args:
         parameters: all with the members as first axis.
+        paces: what the step size is multiplied by for each of them; 1 if left out.
         rate: step size.
         betas: decay of the running means of gradient and squared gradient.
         clip: largest norm of a member's gradient; None for no bound.
@@ -31,8 +32,11 @@ class Player:
             themselves.
     """
 
-    def __init__(self, parameters, *, rate=1e-3, betas=(0.9, 0.999), clip=None, average=0.0):
-        self.parameters = [p for p in parameters if p.requires_grad]
+    def __init__(self, parameters, *, paces=None, rate=1e-3, betas=(0.9, 0.999), clip=None, average=0.0):
+        parameters = list(parameters)
+        paces = paces or [1.0] * len(parameters)
+        learned = [(p, pace) for p, pace in zip(parameters, paces, strict=True) if p.requires_grad]
+        self.parameters = [p for p, _ in learned]
         members = {len(p) for p in self.parameters}
         if len(members) != 1:
             raise ValueError(f"expected parameters with one number of members as first axis, got {sorted(members)}")
@@ -41,6 +45,8 @@ class Player:
             [p.detach().flatten(1) if p.ndim > 1 else p.detach()[:, None] for p in self.parameters], 1
         )
         self._place(self.weights)
+        even = all(pace == 1.0 for _, pace in learned)
+        self.pace = None if even else torch.cat([torch.full_like(p[0].flatten(), pace) for p, pace in learned])
         self.first, self.second = torch.zeros_like(self.weights), torch.zeros_like(self.weights)
         self.mean = self.weights.clone() if average else None
         self.count = 0
@@ -77,6 +83,8 @@ class Player:
             self.second.mul_(keep_square).addcmul_(slope, slope, value=1 - keep_square)
             spread = (self.second / (1 - keep_square**count)).sqrt_().add_(EPSILON)
             step = torch.where(finite, self.first / spread, 0.0)
+            if self.pace is not None:
+                step *= self.pace
             self.weights.add_(step, alpha=-share * self.rate / (1 - keep**count))
             if self.average:
                 self.mean.lerp_(self.weights, 1 - min(self.average, count / (count + 10)))

@@ -222,14 +222,15 @@ def fit(
     Returns:
         the :class:`snapdyn.energy_training.Outcome`.
     """
-    player = Player(energy.parameters(), rate=rate, clip=clip, average=average)
+    player = Player(energy.parameters(), paces=energy.paces(), rate=rate, clip=clip, average=average)
     draws = training.batches(batch, [seed + APART for seed in seeds], together=energy.interaction is None)
 
     def step(number, share):
         tables = [draws.batch(k) for k in range(len(draws.courses.x))]
         losses = [training.loss(energy, table, torch.ones_like(table[..., 0])) for table in tables]
         loss = sum(losses) / len(losses)
-        return {"loss": loss}, player.descend(loss, share)
+        said = {"loss": loss} | ({} if energy.diffusivity is None else {"diffusivity": energy.diffusivity})
+        return said, player.descend(loss, share)
 
     def validate():
         return held.whole(energy) / len(held.tables)
