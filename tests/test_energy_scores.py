@@ -73,17 +73,18 @@ def test_one_step_scores_tell_right_steps_from_wrong_ones():
     def move(factor):
         return lambda x, start, end: x - factor * (end - start) * x @ matrix
 
-    right, wrong, none = (energy_scores.step_scores(snapshots, move(factor)) for factor in (1, 2, 0))
-    assert all(score.values["w1"] < 1e-12 and score.values["bw_uvp"] < 1e-9 for score in right)
-    assert all(score.values["w1"] > 0.1 and score.values["bw_uvp"] > 1 for score in wrong + none)
+    def of(metric, factor, **how):
+        scores = energy_scores.step_scores(snapshots, move(factor), **how)
+        return [(score.values[metric], score.n) for score in scores if metric in score.values]
+
+    for metric, small, large in (("w1", 1e-12, 0.1), ("bw_uvp", 1e-9, 1.0)):
+        assert max(of(metric, 1))[0] < small < large < min(of(metric, 2) + of(metric, 0))[0]
     x, y = (snapshots.select(t=t, split="test").x for t in (1.0, 1.5))
-    assert none[0].values["w1"] == metrics.wasserstein(x, y)
-    assert set(energy_scores.step_scores(snapshots, move(1), suffix="_implicit")[0].values) == {
-        "w1_implicit",
-        "bw_uvp_implicit",
-    }
-    thinned = energy_scores.step_scores(snapshots, move(1), max_points=100)
-    assert thinned[0].values["w1"] > 0.05  # what thinning alone costs
+    assert of("w1", 0)[0] == (metrics.wasserstein(x, y), 300)
+    assert len(of("w1_implicit", 1, suffix="_implicit")) == len(of("bw_uvp_implicit", 1, suffix="_implicit")) == 2
+    thinned = of("w1", 1, max_points=100)[0]
+    assert thinned[0] > 0.05 and thinned[1] == 100  # what thinning alone costs, and the number of points compared
+    assert of("bw_uvp", 1, max_points=100)[0][1] == 300
 
 
 def test_the_frame_has_every_time_and_the_mean(tmp_path):

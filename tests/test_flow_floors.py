@@ -86,7 +86,7 @@ def test_an_exact_implicit_fit_that_steps_explicitly():
 
     snapshots = course("styblinski-tang", paired=True)
     later = snapshots.where(snapshots.t > 0)
-    scores = [score.values["w1"] for score in energy_scores.step_scores(later, move)]
+    scores = [score.values["w1"] for score in energy_scores.step_scores(later, move) if "w1" in score.values]
     np.testing.assert_allclose(scores, [0.091, 0.039, 0.025, 0.020], rtol=0.08)
 
 

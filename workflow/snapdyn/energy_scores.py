@@ -184,8 +184,8 @@ def step_scores(snapshots, move, *, weigh=None, split="test", suffix="", max_poi
             )
         weight = None if weigh is None else metrics.marginal(weigh(source.x))
         distance = step_distance(snapshots, moved, target.x, weight, max_points)
-        values = {"w1": distance, "bw_uvp": bw_uvp(moved, target.x, weight)}
-        found.append(Scores(float(end), {name + suffix: value for name, value in values.items()}, len(moved)))
+        found.append(Scores(float(end), {"w1" + suffix: distance}, min(len(moved), max_points)))
+        found.append(Scores(float(end), {"bw_uvp" + suffix: bw_uvp(moved, target.x, weight)}, len(moved)))
     return found
 
 

@@ -99,7 +99,7 @@ def step_floor(snapshots, *, rng, split="test", max_points=metrics.MAX_POINTS):
         kept = source.split == split
         best = flow.advance(source.x, rng)[0][kept] if paired else flow.population(kept.sum(), k + 1, rng)[0]
         distance = energy_scores.step_distance(snapshots, best, target.x, max_points=max_points)
-        found.append(Scores(float(end), {"w1_floor": distance}, len(target)))
+        found.append(Scores(float(end), {"w1_floor": distance}, min(len(target), max_points)))
     return found
 
 

@@ -3,6 +3,7 @@
 Only the standard library is imported here, so that an ImportError of anything else reaches the log.
 """
 
+import ctypes
 import io
 import logging
 import os
@@ -19,6 +20,7 @@ from pathlib import Path
 
 from snapdyn import __version__, interruption, writing
 
+_TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # of mallopt, in malloc.h
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 for _name in THREAD_VARIABLES:  # numerical libraries read them once, when they are imported
@@ -190,6 +192,7 @@ def choose_device(asked):
     import torch
 
     torch.set_num_threads(1)  # one thread is what makes the CPU repeatable; see parallel
+    _keep_freed_memory()
     if asked == "cpu":
         return "cpu", "the configuration says cpu"
     fault = _cuda_fault(torch)
@@ -200,6 +203,18 @@ def choose_device(asked):
     if asked == "cuda":
         raise ValueError(f"device: cuda was asked for, but {fault}; set device: auto or cpu, or mend that")
     return "cpu", f"auto: {fault}"
+
+
+def _keep_freed_memory():
+    """Let the C library keep what this process frees, since the arrays of one training step are those of the next.
+
+    Left to itself it gives arrays of many megabytes back and has them filled with zeros when it asks for them again: a
+    tenth to a third of a training of many members. Elsewhere than with glibc nothing happens.
+    """
+    with suppress(OSError, AttributeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        for parameter, value in ((_MMAP_MAX, 0), (_TRIM_THRESHOLD, 2**31 - 1)):
+            mallopt(parameter, value)
 
 
 def _cuda_fault(torch):
