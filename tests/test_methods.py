@@ -100,7 +100,7 @@ def test_the_table_of_what_fits_what(kind, drift, diffusivity):
         expected |= {"moments", "moments-sparse"}
     if kind == "timed" and drift in ("no drift", "affine"):
         expected.add("affine-propagation")
-    if kind == "timed" and drift == "no drift":
+    if kind == "timed" and drift == "no drift" and diffusivity == "no D":
         expected |= set(methods.giving("energy"))
     facts = methods.Facts(timed=kind == "timed", dim=2, paths=kind == "trajectories")
     known = {"drift": DRIFTS[drift], "diffusivity": DIFFUSIVITIES[diffusivity]}
@@ -124,6 +124,7 @@ def test_the_table_of_what_fits_what(kind, drift, diffusivity):
         ("kds", False, AFFINE, "unknown", "needs a known diffusivity, got `unknown`"),
         ("ijkonet-v", False, None, None, "needs timed data, but the data set has no times"),
         ("jkonet-star", True, AFFINE, None, "learns an energy, so it takes no drift library"),
+        ("ijkonet-v", True, None, 0.5, "takes no diffusivity; jkonet-star, jkonet-star-vu and ijkonet learn one"),
         ("moments", False, KNOWN, 0.5, "looks for coefficients, but the custom library has no terms"),
         ("mixture-flow-dynamics", True, KNOWN, 0.5, "needs stationary data, but the data set has times"),
         ("mixture-flow-dynamics", False, None, 0.5, "so it needs a drift: a system, for example .*{library: hopf}"),
@@ -147,6 +148,13 @@ def test_the_table_of_what_fits_what(kind, drift, diffusivity):
 def test_a_misfit_says_what_is_missing(name, timed, drift, diffusivity, said):
     reason = methods.misfit(name, methods.Facts(timed), drift=drift, diffusivity=diffusivity)
     assert re.search(said, reason)
+
+
+def test_features_of_many_axes_have_to_be_asked_for():
+    facts = methods.Facts(True, dim=5)
+    assert "for 3 dimensions at most, the data have 5" in methods.misfit("jkonet-star-linear", facts)
+    assert methods.misfit("jkonet-star-linear", facts, options={"degree": 2, "grid": 2}) is None
+    assert methods.misfit("jkonet-star-linear", methods.Facts(True, dim=3)) is None
 
 
 @pytest.mark.parametrize("kind", ["stationary", "timed", "trajectories"])

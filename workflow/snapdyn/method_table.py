@@ -41,7 +41,7 @@ class Method:
         complete_drift: needs a drift without unknown numbers, and a diffusivity.
         joint_diffusivity: accepts ``diffusivity: unknown``.
         matrix_diffusivity: accepts a matrix.
-        most_axes: how many dimensions it can work in; any without.
+        most_axes: how many dimensions it can work in, with its default options; any without.
         in_all: whether ``methods: all`` takes it, where it fits.
     """
 
@@ -182,12 +182,13 @@ BILEVEL = {
 }
 
 
-def _energy(target, does, options=(), without=(), in_all=False, **fixed):
+def _energy(target, does, options=(), without=(), *, in_all=False, most_axes=None, **fixed):
     """A method that learns an energy; terms and time dependence may be fixed by its name."""
     alone = fixed.get("terms", ("potential",)) == ("potential",)
     takes = ENERGY | (SHRINK if alone else {}) | dict(options)
     takes = {name: text for name, text in takes.items() if name not in without}
-    return Method(target, "timed", does, takes, fixed, gives="energy", takes_drift=False, in_all=in_all)
+    kind = {"gives": "energy", "takes_drift": False, "in_all": in_all, "most_axes": most_axes}
+    return Method(target, "timed", does, takes, fixed, **kind)
 
 
 EVERYTHING = ("potential", "interaction", "entropy")
@@ -363,12 +364,14 @@ METHODS = {
         "the same condition, linear in features: one ridge solution",
         TERMS | PLANS | FEATURES,
         without=("hidden", "steps", "batch", "rate"),
+        most_axes=3,
     ),
     "jkonet-star-linear-source": _energy(
         "jkonet_linear:JKOnetLinear",
         "the same, with its force at the source: explicit steps",
         TERMS | PLANS | FEATURES,
         ("hidden", "steps", "batch", "rate", *SOURCE),
+        most_axes=3,
         gradient_at="source",
     ),
     "jkonet": _energy(

@@ -51,7 +51,7 @@ def misfit(name, facts, *, drift=None, diffusivity=None, options=None):
         other = "has no times (give the data set a time_key)" if method.data == "timed" else "has times"
         return f"{name} needs {method.data} data, but the data set {other}"
     if method.gives == "energy":
-        return None if drift is None else f"{name} learns an energy, so it takes no drift library"
+        return _energy_misfit(name, facts, drift, diffusivity, options)
     if method.takes_drift and drift is None:
         return f"{name} needs a drift library, for example drift: {{library: polynomial, degree: 2}}"
     if method.takes_drift and drift.get("library") == "custom" and not drift.get("terms"):
@@ -69,6 +69,22 @@ def misfit(name, facts, *, drift=None, diffusivity=None, options=None):
         return f"{name} needs one number for the diffusivity, got a matrix; {', '.join(able)} take one"
     if not method.takes_drift and drift is not None and drift.get("library") != "affine":
         return f"{name} fits a linear drift only, so it takes no drift library"
+    return None
+
+
+def _energy_misfit(name, facts, drift, diffusivity, options):
+    """:func:`misfit` of a method that gives an energy."""
+    most = METHODS[name].most_axes
+    if drift is not None:
+        return f"{name} learns an energy, so it takes no drift library"
+    if diffusivity is not None:
+        noisy = "jkonet-star, jkonet-star-vu and ijkonet learn one"
+        return f"{name} learns an energy, so it takes no diffusivity; {noisy}"
+    if most and (facts.dim or 0) > most and not {"degree", "grid"} & set(options or {}):
+        return (
+            f"{name} has features for {most} dimensions at most, the data have {facts.dim}: set degree and grid to "
+            "fewer, for example options: {degree: 2, grid: 2}, or take jkonet-star-v"
+        )
     return None
 
 
