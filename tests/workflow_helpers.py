@@ -133,6 +133,8 @@ papers:
         methods:
           jkonet-star-tv: {hidden: [8], steps: 4, batch: 20}
           jkonet-star-tv-source: {hidden: [8], steps: 4, batch: 20}
+          jkonet-star-tv-flow: {hidden: [8], steps: 4, batch: 20}
+          ijkonet-v: {hidden: [8], steps: 4, batch: 20, inner: 2, every: 2}
           ijkonet-tv: {hidden: [8], steps: 4, batch: 20, inner: 2, every: 2}
           ijkonet-prox: {hidden: [8], steps: 4, batch: 20}
       # The demo runs these two; here they would add jobs of kinds that the others have, and only that.
