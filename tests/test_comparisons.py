@@ -132,6 +132,27 @@ def test_data_sets_without_courses_are_compared_as_wholes():
     assert found[["dataset", "metric", "value"]].to_numpy().tolist() == [["loose", "w1_ratio", 2.0]]
 
 
+def test_no_movement_stands_beside_every_number():
+    one, other, still = {"flowers": [2.0, 4.0], "flat": [1.0, 3.0]}, [4.0, 8.0], [1.0, 2.0]
+    frames = {
+        "free": pd.concat(
+            [scores(values, dataset=f"loose/{course}") for course, values in one.items()]
+            + [scores(still, dataset=f"loose/{course}", method="no-movement") for course in one]
+        ),
+        "tied": pd.concat([scores(other, dataset=f"tight/{course}") for course in one]),
+    }
+    spec = {"metrics": ["w1"], "courses": list(one)}
+    found = comparisons.run(frames, compared.pairs(EXPERIMENTS, "unpairing"), spec, **ABOUT)
+    assert set(found["method"]) == {"ijkonet-v"} and not found.duplicated(["dataset", "metric", "seed"]).any()
+    found = found.set_index(["dataset", "metric", "seed"])["value"].sort_index()
+    # both fits are worse than standing still, which their ratio does not tell
+    assert found["loose/flowers", "w1_ratio"].tolist() == [0.5, 0.5]
+    assert found["loose/flowers", "w1_ratio_still"].tolist() == [0.25, 0.25]
+    assert found["loose", "w1_ratio_median_still"].tolist() == [0.25, 0.25]
+    assert found["loose", "w1_lower_still"].tolist() == [2.0, 2.0]
+    assert {"w1_gap_still", "w1_gap_worst_still"} <= set(found.index.get_level_values("metric"))
+
+
 def test_scores_that_are_not_there_are_named():
     with pytest.raises(
         ValueError, match=r"expected l2_uvp of ijkonet-v on loose/flat .* free, found of these \['w1'\]"

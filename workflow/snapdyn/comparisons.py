@@ -6,12 +6,18 @@ deviations :math:`\sigma` over seeds,
 .. math:: \text{ratio}_s = \frac{a_s}{b_s}, \qquad \text{gap}_s = \frac{a_s - b_s}{\sqrt{\sigma_a^2 + \sigma_b^2}}
 
 The mean gap says by how many spreads of a single difference two scores differ: within 1 or 2 of them, one seed of each
-cannot tell the two apart.
+cannot tell the two apart. Both sides of a ratio see the same data, so the spread of ratios over seeds is that of a
+paired difference, which shows what is systematic.
+
+A ratio hides it where both scores are worse than that of no movement at all: the score of no movement, set against
+the same second score, stands beside each of these numbers, with ``_still`` after its name.
 
 Equation: ``score-ratio``, ``score-gap``
 """
 
 import logging
+from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -19,6 +25,7 @@ import pandas as pd
 from snapdyn import compared, metrics
 
 log = logging.getLogger(__name__)
+STILL = "no-movement"
 
 
 def run(frames, pairs, spec, *, paper, experiment):
@@ -32,7 +39,8 @@ def run(frames, pairs, spec, *, paper, experiment):
     Returns:
         a ``metrics/1`` frame, with the data set and the method of the first side of each pair. For each course,
         metric and seed ``<metric>_ratio`` and, from two seeds, ``<metric>_gap``; for each data set with several courses
-        what :func:`summary` says. A ratio to 0 is left out, and the log says so.
+        what :func:`summary` says; and the same of no movement in place of the first side, where its scores are there,
+        with ``_still`` after the name. A ratio to 0 is left out, and the log says so.
     Raises:
         ValueError: scores that are not there, or no ratio at all.
     Equation: ``score-ratio``, ``score-gap``
@@ -41,18 +49,21 @@ def run(frames, pairs, spec, *, paper, experiment):
     for pair in pairs:
         one, other = (compared.Side(**pair[side]) for side in ("one", "other"))
         identity = {"paper": paper, "experiment": experiment, "method": one.method}
-        for metric in spec["metrics"]:
-            tables = {course: _side_by_side(frames, one, other, course, metric) for course in spec["courses"] or [None]}
+        for metric, (side, suffix) in product(spec["metrics"], ((one, ""), (replace(one, method=STILL), "_still"))):
+            courses = spec["courses"] or [None]
+            if suffix and not all(_stands(frames, side, course, metric) for course in courses):
+                continue  # nothing says how far no movement is from these data
+            tables = {course: _side_by_side(frames, side, other, course, metric) for course in courses}
             for course, table in tables.items():
-                values = {f"{metric}_ratio": ratio(table), f"{metric}_gap": gap(table)}
+                values = {"ratio": ratio(table), "gap": gap(table)}
                 about = identity | {"dataset": _named(one.dataset, course)}
-                parts += _rows(values, about, n=int(table["n"].min()))
+                parts += _rows(_called(metric, values, suffix), about, n=int(table["n"].min()))
                 if zero := table.index[table["other"] == 0].tolist():
                     log.info("%s: no ratio of %s for seeds %s, which have a 0 below", about["dataset"], metric, zero)
-                if values[f"{metric}_gap"].empty:
+                if values["gap"].empty:
                     log.info("%s: no gap of %s, %d seeds have no spread", about["dataset"], metric, len(table))
             if len(tables) > 1:
-                values = {f"{metric}_{name}": rows for name, rows in summary(tables).items()}
+                values = _called(metric, summary(tables), suffix)
                 parts += _rows(values, identity | {"dataset": one.dataset}, n=len(tables))
     if not parts:
         raise ValueError(
@@ -117,16 +128,29 @@ def _side_by_side(frames, one, other, course, metric):
 
 def _scores(frame, side, course, metric):
     """Means over times of one side: columns ``value`` and ``n`` by seed."""
-    dataset = _named(side.dataset, course)
-    mine = frame[(frame["dataset"] == dataset) & (frame["method"] == side.method) & frame["t"].isna()]
+    mine = _of(frame, side, course)
     rows = mine[mine["metric"] == metric]
     if rows.empty:
         there = sorted(mine["metric"].unique())
         raise ValueError(
-            f"expected {metric} of {side.method} on {dataset} among the scores of {side.experiment}, "
-            f"found of these {there or 'nothing'}"
+            f"expected {metric} of {side.method} on {_named(side.dataset, course)} among the scores of "
+            f"{side.experiment}, found of these {there or 'nothing'}"
         )
     return rows.set_index("seed")[["value", "n"]]
+
+
+def _stands(frames, side, course, metric):
+    """Whether there is such a score."""
+    return (_of(frames[side.experiment], side, course)["metric"] == metric).any()
+
+
+def _of(frame, side, course):
+    mine = (frame["dataset"] == _named(side.dataset, course)) & (frame["method"] == side.method)
+    return frame[mine & frame["t"].isna()]
+
+
+def _called(metric, values, suffix):
+    return {f"{metric}_{name}{suffix}": series for name, series in values.items()}
 
 
 def _named(dataset, course):
