@@ -120,7 +120,7 @@ def dimension_files():
     return files | {"metrics": metrics(rows), "beside": [metrics(flat)]}
 
 
-CLAIM = {"kind": "claim", "dataset": "embryoid-body", "metric": "w1", "id": "a"}
+CLAIM = {"kind": "claim", "dataset": "embryoid-body", "metric": "w1", "id": "a", "comparable": True}
 
 
 def one_step_files():
@@ -130,13 +130,17 @@ def one_step_files():
             rows += table("embryoid-body", method, t=t, w1=[0.6 + shift, 0.8 + shift], w2=[5.0, 5.0])
     rows += table("synthetic-course", "jkonet-star-tv", t=1.0, w1=[2.0])
     rows += table("synthetic-course", "jkonet-star-tv", w1=[2.0])
+    beside = []
+    for t in (1.0, 2.0, np.nan):
+        beside += table("embryoid-body", "jkonet", t=t, w1=[1.2]) + table("embryoid-body", "no-movement", t=t, w1=[1.6])
     claims = [
         CLAIM | {"method": "jkonet-star-tv", "published": 0.623, "spread": 0.04, "note": "long words"},
-        CLAIM | {"method": "dmsb", "published": 0.67, "note": "DMSB"},
+        CLAIM | {"method": "reg-cnf", "published": 0.67, "note": "Reg. CNF"},
+        CLAIM | {"method": "dmsb", "published": 0.5, "comparable": False},
         CLAIM | {"method": "dmsb", "published": 0.1, "metric": "w2"},
         CLAIM | {"method": "jkonet-star-tv", "published": 0.53, "kind": "target"},
     ]
-    return {"metrics": metrics(rows), "published": claims}
+    return {"metrics": metrics(rows), "beside": [metrics(beside)], "published": claims}
 
 
 def held_out_files(first=1.0):
@@ -214,6 +218,7 @@ def ratio_files():
         *table("potentials-unpaired/sphere", "ijkonet-v", l2_uvp_ratio=[2.0, 8.0, 3.0], w1_ratio=[1.0, 1.1, 0.9]),
         *table("potentials-unpaired/flowers", "ijkonet-v", l2_uvp_ratio=[20.0, 80.0, 30.0], l2_uvp_gap=[1.0, 1.0, 1.0]),
         *table("potentials-unpaired", "ijkonet-v", l2_uvp_ratio_median=[5.0]),
+        *table("potentials-unpaired/flowers", "ijkonet-v", l2_uvp_ratio_still=[10.0, 12.0, 11.0]),
     ]
     about = {"kind": "claim", "dataset": "potentials-unpaired/flowers", "metric": "l2_uvp_ratio", "method": "ijkonet-v"}
     return {"metrics": metrics(rows), "published": [about | {"published": 297}]}
@@ -335,10 +340,12 @@ def test_dimensions_come_from_the_data():
 def test_published_numbers_stand_in_the_row_of_their_method():
     frame, facts = figures_cells.cells_one_step(one_step_files())
     order = facts["order"]["embryoid-body"]
-    assert order == ["dmsb", "jkonet-star-tv", "no-movement"]  # by what was measured here, where it was
+    # by what was measured here, where it was; what is of another protocol stays out
+    assert order == ["reg-cnf", "jkonet-star-tv", "jkonet", "no-movement"]
     mark = of(frame, "mean: embryoid-body", "published: jkonet-star-tv").iloc[0]
     assert mark[["x", "y", "low", "high"]].tolist() == pytest.approx([1, 0.623, 0.583, 0.663])
-    assert of(frame, "mean: embryoid-body", "published: dmsb")["y"].item() == 0.67 and facts["labels"]["dmsb"] == "DMSB"
+    assert of(frame, "mean: embryoid-body", "published: reg-cnf")["y"].item() == 0.67
+    assert facts["labels"]["reg-cnf"] == "Reg. CNF"
     ours = of(frame, "mean: embryoid-body", "jkonet-star-tv").iloc[0]
     sd = np.std([0.6, 0.8], ddof=1)
     assert ours[["x", "y", "low", "high"]].tolist() == pytest.approx([1, 0.7, 0.7 - sd, 0.7 + sd])
@@ -422,5 +429,7 @@ def test_ratios_are_medians_beside_published_ones():
     assert facts["metrics"] == ["l2_uvp_ratio", "w1_ratio"]
     ours = of(frame, "l2_uvp_ratio: potentials-unpaired", "ijkonet-v")
     assert ours[["x", "y", "low", "high"]].to_numpy() == pytest.approx(np.array([[0, 30, 20, 80], [1, 3, 2, 8]]))
+    still = of(frame, "l2_uvp_ratio: potentials-unpaired", "no-movement")
+    assert still[["x", "y", "low", "high"]].to_numpy().tolist() == [[0, 11, 10, 12]]
     stated = of(frame, "l2_uvp_ratio: potentials-unpaired", "published: ijkonet-v")
     assert stated[["x", "y"]].iloc[0].tolist() == [0, 297]

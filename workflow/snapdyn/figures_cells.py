@@ -24,10 +24,16 @@ def _mean_sd(panel, series, x, values):
     return rows(panel, series, [x], [values.mean()], values.mean() - sd, values.mean() + sd)
 
 
-def _claims(files, metric, dataset, t=np.nan):
-    """Published numbers of a metric on a data set: ``(method, value, spread, name)``; without ``t``, of all times."""
+def _claims(files, metric, dataset, t=np.nan, *, comparable=False):
+    """Published numbers of a metric on a data set: ``(method, value, spread, name)``.
+
+    Args:
+        t: of which time; that of all times without.
+        comparable: leave out those of another protocol.
+    """
     for claim in files.get("published", ()):
         here = claim["kind"] == "claim" and claim["metric"] == metric and claim["dataset"] == dataset
+        here = here and (claim["comparable"] or not comparable)
         at = claim.get("t", np.nan)
         if here and claim["published"] is not None and (at == t or np.isnan([at, t]).all()):
             yield claim["method"], float(claim["published"]), float(claim.get("spread", np.nan)), claim.get("note", "")
@@ -45,17 +51,17 @@ def _published(panel, places, found):
 
 
 def cells_one_step(files):
-    """Table 1 of iJKOnet as a figure: W1 one step ahead of every method, baseline and published number.
+    """Table 1 of iJKOnet as a figure: W1 one step ahead of every method and baseline, and published one-step numbers.
 
     Equation: ``wasserstein``, ``free-energy``
     """
-    scores = _scored(files["metrics"][0], "w1")
+    scores = _scored(pd.concat([table for table, _ in (files["metrics"], *files.get("beside", ()))]), "w1")
     parts, order, labels, ticks = [], {}, {}, {}
     for dataset, group in scores.groupby("dataset", sort=True):
         targets = np.sort(group["t"].dropna().unique())
         ticks[dataset] = [f"{t:g}" for t in targets]
         means = group[group["t"].isna()].groupby("method")["value"].mean()
-        claims = list(_claims(files, "w1", dataset))
+        claims = list(_claims(files, "w1", dataset, comparable=True))
         # a published number of a method of ours stands in the method's own row
         values = means.to_dict()
         for method, value, *_ in claims:

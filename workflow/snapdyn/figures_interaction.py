@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from snapdyn import figures_energy, flows, frames
+from snapdyn import comparisons, figures_energy, flows, frames
 from snapdyn.figures_energy import by_course, in_order, of_first_seed
 from snapdyn.frames import rows
 
@@ -178,9 +178,14 @@ RATIOS = ("l2_uvp_ratio", "bw_uvp_ratio", "w1_ratio")
 def unpairing_ratios(files):
     """Table 2 of iJKOnet: scores of unpaired data over those of paired data, ours by seed, and as published.
 
+    No movement on unpaired data stands beside, over the same scores of paired data.
+
     Equation: ``score-ratio``, ``l2-uvp``, ``bw-uvp``, ``wasserstein``
     """
     table = files["metrics"][0]
+    still = table["metric"].str.endswith("_still")
+    table = table.assign(metric=table["metric"].str.removesuffix("_still"))
+    table = table.assign(method=table["method"].mask(still, comparisons.STILL))
     table = table[table["metric"].isin(RATIOS) & table["t"].isna() & table["dataset"].str.contains("/")]
     name = table["dataset"].str.partition("/")
     table = table.assign(dataset=name[0], course=name[2])
