@@ -220,19 +220,15 @@ def test_a_launch_waits_for_the_jobs_of_an_earlier_run(folder):
         (["--executor", "slurm", "--jobs", "1"], []),
     ],
 )
-def test_waiting_jobs_are_looked_through_seldom_on_one_machine(folder, monkeypatch, arguments, wanted):
+def test_waiting_jobs_are_looked_through_seldom_on_one_machine(arguments, wanted):
     """A cluster keeps its own rate, and so does who asks for one."""
     from snakemake import cli
 
     def rate(arguments):
         return vars(cli.parse_args(arguments)[1].max_jobs_per_timespan)
 
-    told, asked = [], rate(["--cores", "1", *wanted])
-    monkeypatch.setattr(cli, "main", lambda arguments: told.append(rate(arguments)))
-    monkeypatch.chdir(folder)
-    monkeypatch.setattr(sys, "argv", ["snakemake"])
-    launcher.main([*arguments, "--dry-run"])
-    assert told == [asked] and asked
+    ours = launcher.our_options(cli.parse_args(arguments)[1])
+    assert rate([*ours, *arguments]) == rate(["--cores", "1", *wanted])
 
 
 def test_a_run_that_is_over_waits_for_no_timer():

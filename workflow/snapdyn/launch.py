@@ -32,12 +32,7 @@ def main(arguments):
     from snakemake import cli
 
     _, settings = cli.parse_args(arguments)
-    ours = ["--rerun-incomplete"]
-    if settings.cores is None and settings.jobs is None:
-        ours += ["--cores", "all"]
-    if settings.executor in (None, "local"):
-        ours += SELDOM
-    sys.argv = ["snakemake", *ours, *arguments]  # Snakemake's log repeats it
+    sys.argv = ["snakemake", *our_options(settings), *arguments]  # Snakemake's log repeats it
     for name in [name for name in sys.modules if name.partition(".")[0] == "snapdyn"]:
         del sys.modules[name]  # the workflow brings its own, which need not be the one that was installed
     if settings.dryrun:
@@ -61,6 +56,20 @@ def main(arguments):
     if status and (trouble := writing.trouble_with(folder / ".snakemake")):
         print(trouble, file=sys.stderr)  # Snakemake itself has less to say about a full disk
     return status
+
+
+def our_options(settings):
+    """What is asked of Snakemake before the user's own arguments, which win.
+
+    Args:
+        settings: the user's arguments, as Snakemake parses them.
+    """
+    found = ["--rerun-incomplete"]
+    if settings.cores is None and settings.jobs is None:
+        found += ["--cores", "all"]
+    if settings.executor in (None, "local"):
+        found += SELDOM
+    return found
 
 
 def ended(program):
