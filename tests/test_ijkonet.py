@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from snapdyn import checkpoint, energy_game, energy_steps, ijkonet, ijkonet_prox
+from snapdyn import checkpoint, energies, energy_game, energy_steps, ijkonet, ijkonet_prox
 from snapdyn.courses import Courses
 from snapdyn.energies import Energy
 from snapdyn.snapshots import Snapshots
@@ -176,6 +176,15 @@ def test_a_short_fit_gives_beta():
     shrinks = timed(*reversed(np.split(spreading().x, 2)))
     none = trained(method, [shrinks], [3])[1].energy.diffusivity.detach()
     assert float(none) < 0.02 * beta_of(courses)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("start", [1e-4, 1.0])
+def test_where_beta_ends_is_not_where_its_steps_ran_out(start, monkeypatch):
+    """From a hundred times too little and from ten times too much, in the few steps that energies with pairs have."""
+    monkeypatch.setattr(energies, "STARTING_DIFFUSIVITY", start)
+    courses, found = trained(adversary(terms=("entropy",), steps=300, rate=1e-2), [spreading()], [3])
+    np.testing.assert_allclose(found.energy.diffusivity.detach() / beta_of(courses), 1, atol=0.2)
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.func import functional_call, grad, vmap
 
-from snapdyn import checkpoint, couplings, jkonet_star
+from snapdyn import checkpoint, couplings, energies, jkonet_star
 from snapdyn.courses import Courses
 from snapdyn.energies import Energy
 from snapdyn.energy_training import Recipe
@@ -273,9 +273,22 @@ def test_a_network_finds_the_gradient_of_a_quadratic_potential():
 def test_all_terms_train_together(terms):
     courses = single(exact_courses(60, members=2))
     found = trained(courses, terms=terms, steps=40, every=20, batch=24, score="kernel")
-    losses = [value for _, _, _, value, _ in found.history]
+    losses = [value for _, _, term, value, _ in found.history if term == "loss"]
     assert np.isfinite(losses).all() and losses[-1] < losses[0]
-    assert (found.energy.diffusivity is not None) == ("entropy" in terms)
+    betas = [value for _, _, term, value, _ in found.history if term == "diffusivity"]
+    assert (found.energy.diffusivity is not None) == ("entropy" in terms) == bool(betas)
+    assert min(betas, default=0) >= 0
+
+
+def test_beta_has_a_pace_of_its_own():
+    """The first step of Adam is as long as its step size, whatever the slope."""
+    courses = single(exact_courses(60, members=2))
+    before = method(terms=("potential", "entropy")).fresh(courses, [0, 1])
+    after = trained(courses, terms=("potential", "entropy"), steps=1, rate=1e-3, score="kernel").energy
+    moved = (after.raw_diffusivity - before.raw_diffusivity).abs()
+    torch.testing.assert_close(moved, torch.full_like(moved, energies.PACE * 1e-3), rtol=0.01, atol=0)
+    slowly = (after.potential.weights[1] - before.potential.weights[1]).abs().max()
+    torch.testing.assert_close(slowly, torch.tensor(1e-3), rtol=0.01, atol=0)
 
 
 def test_fits_are_the_same_twice_and_members_depend_on_their_own_seeds():
