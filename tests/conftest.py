@@ -17,6 +17,15 @@ def rng():
 
 
 @pytest.fixture
+def style():
+    """How figures look: the style sheet, and the marks of methods."""
+    from snapdyn import plotting
+
+    root = Path(__file__).parents[1]
+    return plotting.Style(root / "workflow" / "snapdyn" / "paper.mplstyle", root / "config" / "plotting.yaml")
+
+
+@pytest.fixture
 def snapdyn_resources():
     """The folder of real data that SNAPDYN_RESOURCES names; tests that need it skip without."""
     folder = os.environ.get("SNAPDYN_RESOURCES")

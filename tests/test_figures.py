@@ -32,11 +32,6 @@ ENTRIES = [
 ]
 
 
-@pytest.fixture
-def style():
-    return plotting.Style(ROOT / "workflow" / "snapdyn" / "paper.mplstyle", ROOT / "config" / "plotting.yaml")
-
-
 @pytest.mark.parametrize("spec", ENTRIES)
 def test_a_figure_leads_to_its_equations(spec):
     rules = (ROOT / "workflow" / "rules" / "figures.smk").read_text()

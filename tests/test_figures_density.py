@@ -1,7 +1,6 @@
 """Figures of densities: what their frames hold is what the models and tables say, and drawings work."""
 
 import types
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -9,19 +8,13 @@ import pytest
 import torch
 from figure_helpers import check_drawn_from_its_frame
 
-from snapdyn import density_frames, figures, figures_clusters, figures_density, hopfield, plotting, systems
+from snapdyn import density_frames, figures, figures_clusters, figures_density, hopfield, systems
 from snapdyn.densities import MixtureFlow
 from snapdyn.density_families import GaussianMixture
 from snapdyn.density_models import DensityModel
 from snapdyn.snapshots import Snapshots
 
-ROOT = Path(__file__).parents[1]
 SEEDS = 3
-
-
-@pytest.fixture
-def style():
-    return plotting.Style(ROOT / "workflow" / "snapdyn" / "paper.mplstyle", ROOT / "config" / "plotting.yaml")
 
 
 @pytest.fixture(autouse=True)

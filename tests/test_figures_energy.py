@@ -1,7 +1,6 @@
 """Figures of energies: what their frames hold is what the models and tables say, and drawings work."""
 
 import types
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -9,16 +8,10 @@ import pytest
 from energy_helpers import quadratic_model, rolling
 from figure_helpers import check_drawn_from_its_frame, specified
 
-from snapdyn import figures_cells, figures_energy, figures_interaction, flows, plotting
+from snapdyn import figures_cells, figures_energy, figures_interaction, flows
 from snapdyn.figures_energy import HARD
 
-ROOT = Path(__file__).parents[1]
 METHODS = ("ijkonet-v", "ijkonet-prox", "jkonet-star-v")
-
-
-@pytest.fixture
-def style():
-    return plotting.Style(ROOT / "workflow" / "snapdyn" / "paper.mplstyle", ROOT / "config" / "plotting.yaml")
 
 
 @pytest.fixture(autouse=True)

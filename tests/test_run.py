@@ -185,6 +185,16 @@ def test_device_names_are_checked():
         run.choose_device("gpu")
 
 
+def test_freed_memory_is_kept_where_the_c_library_can(monkeypatch):
+    asked = []
+    library = types.SimpleNamespace(mallopt=lambda parameter, value: asked.append((parameter, value)))
+    monkeypatch.setattr(run.ctypes, "CDLL", lambda name: library)
+    run._keep_freed_memory()
+    assert asked == [(-4, 0), (-1, 2**31 - 1)]  # no array of its own mapping, nothing given back
+    monkeypatch.setattr(run.ctypes, "CDLL", lambda name: types.SimpleNamespace())
+    run._keep_freed_memory()  # another C library: nothing happens
+
+
 def test_parallel_keeps_the_order_of_its_items():
     def slow_first(item):
         time.sleep(0.05 if item == 0 else 0)
