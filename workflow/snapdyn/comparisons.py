@@ -6,7 +6,7 @@ deviations :math:`\sigma` over seeds,
 .. math:: \text{ratio}_s = \frac{a_s}{b_s}, \qquad \text{gap}_s = \frac{a_s - b_s}{\sqrt{\sigma_a^2 + \sigma_b^2}}
 
 The mean gap says by how many spreads of a single difference two scores differ: within 1 or 2 of them, one seed of each
-cannot tell the two apart. Both sides of a ratio see the same data, so the spread of ratios over seeds is that of a
+cannot tell the two apart. Where two methods see the same data, the spread of their ratio over seeds is that of a
 paired difference, which shows what is systematic.
 
 A ratio hides it where both scores are worse than that of no movement at all: the score of no movement, set against
