@@ -15,6 +15,8 @@ PACKAGE = ROOT / "workflow" / "snapdyn"
 NOTATION = PACKAGE / "NOTATION.md"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
+#: the four papers of the project, and those of the baselines that it builds anew
+PAPERS = ("2502.17690", "2506.01502", "2506.18604", "2509.17990", "2406.12616", "2106.06345")
 REQUIRED = [
     "sde",
     "euler-maruyama",
@@ -159,7 +161,7 @@ def test_citation():
     assert citation["license"] == "MIT"
     assert "preferred-citation" not in citation  # until there is a paper of ours
     papers = {entry["identifiers"][0]["value"] for entry in citation["references"]}
-    assert papers == {f"arXiv:{number}" for number in ("2502.17690", "2506.01502", "2506.18604", "2509.17990")}
+    assert papers == {f"arXiv:{number}" for number in PAPERS}
     for entry in citation["references"]:
         assert entry["title"] and entry["type"] == "article" and entry["authors"]
 
