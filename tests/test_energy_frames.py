@@ -1,7 +1,5 @@
 """What a user gets of a learned energy: its field at the data and on a grid, cells on their way, and a page."""
 
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -13,7 +11,6 @@ from snapdyn.energies import Energy
 from snapdyn.energy_models import EnergyModel
 from snapdyn.snapshots import Snapshots
 
-ROOT = Path(__file__).parents[1]
 TIMES = (0.0, 2.0, 3.0)
 DATA = rolling(30, TIMES)
 GRID = energy_frames.SIDE**2
@@ -75,7 +72,7 @@ def measured():
     ("timed", "maps"), [(False, ["potential"]), (True, ["potential at t = 2", "potential at t = 3"])]
 )
 @pytest.mark.parametrize("plane", [True, False])
-def test_the_page_maps_the_potential(tmp_path, timed, maps, plane):
+def test_the_page_maps_the_potential(tmp_path, timed, maps, plane, style):
     data, model = DATA, quadratic_model(timed=timed)
     if not plane:
         x = np.column_stack([DATA.x, DATA.x[:, :1]])
@@ -89,7 +86,6 @@ def test_the_page_maps_the_potential(tmp_path, timed, maps, plane):
     assert artifacts.problems(frame, "figure/1", {}) == []
     assert [panel for panel in dict.fromkeys(frame["panel"]) if panel.startswith("potential")] == maps
     answer = {"verdict": "yes", "sentence": "Better than no movement: yes. It is.", "null": "no movement"}
-    style = plotting.Style(ROOT / "workflow/snapdyn/paper.mplstyle", ROOT / "config/plotting.yaml")
     with style:
         figure = plotting.page(frame, style, pages.facts(fit, data, answer))
         titles = [axis.get_title() for axis in figure.axes]

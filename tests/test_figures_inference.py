@@ -1,7 +1,5 @@
 """The figures of recovery, calibration and the gene network: the numbers in their frames, on tables made by hand."""
 
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -14,13 +12,11 @@ from snapdyn import (
     figures_inference,
     figures_recovery,
     frames,
-    plotting,
     recovery,
     simulate,
     systems,
 )
 
-ROOT = Path(__file__).parents[1]
 LORENZ = {"sigma": 10.0, "rho": 28.0, "beta": 8 / 3}
 
 
@@ -61,16 +57,20 @@ def lorenz_cloud(dataset, diffusivity, rng, n=200):
     return cloud, {"dataset": dataset, "dim": 3, "axes": ["x", "y", "z"], "system": about}
 
 
-def drawn(name, files):
-    """Draw the figure as its rule does, and return its axes and frame."""
-    style = plotting.Style(ROOT / "workflow" / "snapdyn" / "paper.mplstyle", ROOT / "config" / "plotting.yaml")
-    arrange, draw = figures.FIGURES[name]
-    frame, facts = arrange(files)
-    assert not artifacts.problems(frame, "figure/1", {})
-    with style:
-        figure = draw(frame, style, facts)
-        figure.canvas.draw()
-    return figure.axes, frame, facts
+@pytest.fixture
+def drawn(style):
+    """``(name, files) -> axes, frame, facts``: draws a figure as its rule does."""
+
+    def drawing(name, files):
+        arrange, draw = figures.FIGURES[name]
+        frame, facts = arrange(files)
+        assert not artifacts.problems(frame, "figure/1", {})
+        with style:
+            figure = draw(frame, style, facts)
+            figure.canvas.draw()
+        return figure.axes, frame, facts
+
+    return drawing
 
 
 def only(frame, panel, series):
@@ -160,7 +160,7 @@ def noisy(rng):
     return scored(tables, {"lorenz": 20000, "lorenz-d50": 20000}) | {"cloud": clouds[1], "clouds": clouds}
 
 
-def test_noise_figure_has_root_mean_squares_at_their_noise(noisy):
+def test_noise_figure_has_root_mean_squares_at_their_noise(noisy, drawn):
     axes, frame, facts = drawn("lorenz_noise", noisy)
     line = only(frame, "sigma", "moments")
     assert line["x"].tolist() == [12.5, 50.0]
@@ -172,7 +172,7 @@ def test_noise_figure_has_root_mean_squares_at_their_noise(noisy):
     assert [axis.get_title() for axis in axes] == list(LORENZ)
 
 
-def test_samples_figure_fits_the_power(rng):
+def test_samples_figure_fits_the_power(rng, drawn):
     sizes, seeds = [1000, 4000, 16000], rng.normal(size=(4, 3))
     tables = [
         parameters("lorenz-large", f"{method}/n={n}", LORENZ, seeds * n**power, error)
@@ -199,7 +199,7 @@ def test_a_size_at_which_a_seed_was_refused_is_not_in_the_power(rng):
     assert len(only(frame, "rho", "moments")) == 3
 
 
-def test_diffusivity_figure_shows_every_seed_over_its_truth(rng):
+def test_diffusivity_figure_shows_every_seed_over_its_truth(rng, drawn):
     clouds = [lorenz_cloud("large", 12.5, rng), lorenz_cloud("small", 2.0, rng)]
     tables = [
         parameters("large", "moments", LORENZ | {"diffusivity": 12.5}, [[0, 0, 0, 1.25], [0, 0, 0, -0.1]], 0.5),
@@ -244,7 +244,7 @@ def library(rng):
     return files | {"cloud": clouds[0], "clouds": clouds}, z, clouds[1][0]
 
 
-def test_library_figure_sizes_its_terms_and_drops_what_was_eliminated(library):
+def test_library_figure_sizes_its_terms_and_drops_what_was_eliminated(library, drawn):
     files, z, cloud = library
     axes, frame, facts = drawn("lorenz_library", files)
     size = np.sqrt(np.mean((cloud["x0"] * cloud["x2"]) ** 2))
@@ -260,7 +260,7 @@ def test_library_figure_sizes_its_terms_and_drops_what_was_eliminated(library):
     assert len(only(frame, "equation: z", "kds")) == 10
 
 
-def test_library_figure_has_the_scores_of_the_largest_cloud(library):
+def test_library_figure_has_the_scores_of_the_largest_cloud(library, drawn):
     files, z, _ = library
     axes, frame, facts = drawn("lorenz_library", files)
     bars = only(frame, "z-scores", "moments")
@@ -273,7 +273,7 @@ def test_library_figure_has_the_scores_of_the_largest_cloud(library):
     assert facts["support"] == "1 of 2 seeds at N = 20,000; 3 of 4 seeds at N = 100,000" and facts["seeds"] == 20
 
 
-def test_trajectories_figure_takes_the_worst_of_the_absent_terms(rng):
+def test_trajectories_figure_takes_the_worst_of_the_absent_terms(rng, drawn):
     cloud, meta = lorenz_cloud("lorenz-paths", 12.5, rng)
     meta |= {"paths": {"every": 0.01, "records": 100}}
     errors = np.zeros((2, 30))
@@ -324,7 +324,7 @@ def replicates():
     return scored(tables, {"ou-replicates": 500000, "lorenz-large": 100000}, *more)
 
 
-def test_coverage_figure_counts_intervals_and_rejections(replicates):
+def test_coverage_figure_counts_intervals_and_rejections(replicates, drawn):
     axes, frame, facts = drawn("coverage", replicates)
     covered = only(frame, "coverage", "ou-replicates")
     assert covered["y"].tolist() == [0.9, 1.0] and facts["ticks"][:2] == ["s00", "s01"]
@@ -349,7 +349,7 @@ def test_many_p_values_are_thinned(replicates, rng):
     assert np.abs(steps["x"] - steps["y"]).max() > 0.3
 
 
-def test_misspecification_figure_has_a_line_for_every_model():
+def test_misspecification_figure_has_a_line_for_every_model(drawn):
     rates = {"complete": [0, 1, 0, 0], "without x: y": [1, 1, 1, 0], "without z: x y": [1, 1, 1, 1]}
     tests = [
         study_rows("lorenz", f"moments/n={n}/{label}", hits, n) for n in (2000, 10000) for label, hits in rates.items()
@@ -424,7 +424,7 @@ def genes(rng):
     return files | {"cloud": (cloud, meta), "clouds": [(cloud, meta)], "history": (steps, {})}
 
 
-def test_gene_network_figure(genes, monkeypatch):
+def test_gene_network_figure(genes, monkeypatch, drawn):
     here, far = np.full((100, 7), 1.0), np.full((100, 7), 1.0)
     far[:75, 4] = 50.0  # three in four have another p
 
@@ -446,14 +446,14 @@ def test_gene_network_figure(genes, monkeypatch):
     assert titles[8:15] == [f"plain recipe: {name}" for name in facts["entries"]]
 
 
-def test_gene_network_figure_without_a_cloud_that_stays(genes, monkeypatch):
+def test_gene_network_figure_without_a_cloud_that_stays(genes, monkeypatch, drawn):
     monkeypatch.setattr(figures_genes, "regenerated", lambda about, estimates, *, n: np.empty((0, 7)))
     axes, frame, _ = drawn("gene_network", genes)
     assert only(frame, "outside: p-b", "kde-adam")["y"].item() == 1
     assert [text.get_text() for text in axes[1].texts] == ["100% outside"]
 
 
-def test_gene_network_parameters_figure(genes):
+def test_gene_network_parameters_figure(genes, drawn):
     axes, frame, facts = drawn("gene_network_parameters", genes)
     panel = "gene-network-50k"
     assert only(frame, panel, "truth")["y"].sum() == 4 and len(only(frame, panel, "moments")) == 42
@@ -467,7 +467,7 @@ def test_gene_network_parameters_figure(genes):
     assert "19.5" in axes[0].get_title() and "N = 50,000" in axes[0].get_title()
 
 
-def test_cells_inference_shows_mean_intervals_and_the_verdict_of_j():
+def test_cells_inference_shows_mean_intervals_and_the_verdict_of_j(drawn):
     truth = {"x0: 1": 1.0, "x0: x0": -1.0, "diffusivity": 0.5}
     tables = [parameters("cells", method, truth, [[0.1, 0, 0], [0.3, 0, 0]], 0.1) for method in ("moments", "kds")]
     tests = [study_rows("cells", "moments", [90.0, 96.0], 100, "j_per_dof")]

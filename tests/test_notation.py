@@ -15,8 +15,9 @@ PACKAGE = ROOT / "workflow" / "snapdyn"
 NOTATION = PACKAGE / "NOTATION.md"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
-#: the four papers of the project, and those of the baselines that it builds anew
+# The four papers of the project, and those of the baselines that it builds anew.
 PAPERS = ("2502.17690", "2506.01502", "2506.18604", "2509.17990", "2406.12616", "2106.06345")
+
 REQUIRED = [
     "sde",
     "euler-maruyama",

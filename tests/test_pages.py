@@ -1,7 +1,6 @@
 """The page of an analysis: what it says of identifiability, eliminated terms and ratios."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -11,7 +10,6 @@ from snapdyn import evaluation, models, pages, plotting
 from snapdyn.config import Fit
 from snapdyn.snapshots import Snapshots
 
-ROOT = Path(__file__).parents[1]
 DIAGNOSTICS = {
     "j_statistic": 12.0,
     "j_dof": 10.0,
@@ -150,7 +148,7 @@ def test_a_density_of_several_times_lists_them():
 
 
 @pytest.mark.parametrize("found", [True, False])
-def test_the_third_panel_holds_the_round_trip_or_says_that_there_is_none(found, tmp_path):
+def test_the_third_panel_holds_the_round_trip_or_says_that_there_is_none(found, style):
     table = parameters(NAMES, [1.0, 2.0, 3.0], [np.nan] * 3) if found else None
     fit, cells, frame, table, answer = density_page(parameters=table, values=SCORES | {"round_trip_residual": 0.1})
     text = pages.text(fit, cells, frame, table, answer)
@@ -158,7 +156,6 @@ def test_the_third_panel_holds_the_round_trip_or_says_that_there_is_none(found, 
     shown = pages.arrange(cells, cells.select(split="test"), frame, table)
     facts = pages.facts(fit, cells, answer)
     assert facts["verdict"] == "better than one Gaussian: yes" and facts["drawn"] == "drawn from the density"
-    style = plotting.Style(ROOT / "workflow/snapdyn/paper.mplstyle", ROOT / "config/plotting.yaml")
     with style:
         panel = plotting.page(shown, style, facts).axes[2]
     assert [text.get_text() for text in panel.texts] == ([] if found else [facts["no_parameters"]])
