@@ -87,5 +87,5 @@ lock: setup-dev ## renew the locks within the bounds of envs/*.in: make lock ARG
 docs: setup ## regenerate the configuration page from the schema
 	$(PY) -m snapdyn.config > docs/configuration.md
 
-publish: setup ## keep the latest full run in docs/full-run
+publish: setup ## keep what full runs measured in docs/full-run
 	$(PY) -m snapdyn.publish $(ARGS)

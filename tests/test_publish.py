@@ -1,49 +1,136 @@
-"""What is kept of a full run: every job's cost, the scorecard, the figures with their captions."""
+"""What is kept of full runs: every job's cost, the scorecard, the figures with their captions; the rest stays."""
+
+import json
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
+import yaml
 
-from snapdyn import artifacts, frames, publish
+from snapdyn import artifacts, frames, publish, scorecard
+
+ROOT = Path(__file__).parents[1]
+CLAIM = {"kind": "claim", "source": "Table 1", "dataset": "d", "method": "m", "metric": "w1", "statistic": "mean"}
+CLAIM |= {"direction": "lower", "published": 1.0, "comparable": True}
+PAPERS = [{"paper": "p", "claims": [CLAIM | {"id": name, "experiment": name} for name in ("one", "two", "three")]}]
 
 
-@pytest.fixture
-def finished(tmp_path):
-    results = tmp_path / "results"
-    for rule, job, seconds in (("fit", "cells/seed-0", 3.0), ("fit", "cells/seed-1", 5.0), ("simulate", "ou", 2.0)):
+def finished(results, commit, values, *, jobs):
+    """A finished run: ``values`` are scores by experiment, and each experiment has a figure of its name."""
+    for rule, job, seconds in jobs:
         path = results / "benchmarks" / rule / f"{job}.tsv"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(f"s\th:m:s\tmax_rss\tcpu_time\n{seconds}\t0:00:03\t200\t{seconds / 2}\n")
-    (results / "scorecard.md").write_text("# Scorecard\n")
-    (results / "scorecard.parquet").write_bytes(b"kept as it is")
-    witness = {"commit": "abc123", "dirty": False, "versions": {"python": "3.11"}}
+    about = {"paper": "p", "dataset": "d", "method": "m", "split": "test", "t": np.nan, "metric": "w1", "unit": "1"}
+    rows = [
+        about | {"experiment": name, "seed": seed, "value": value, "n": 10}
+        for name, value in values.items()
+        for seed in range(3)
+    ]
+    measured = pd.DataFrame(rows)[list(artifacts.CONTRACTS["metrics/1"].columns)]
+    artifacts.write(measured, results / "metrics.parquet", "metrics/1")
+    card = scorecard.build(measured, None, PAPERS)
+    artifacts.write(card, results / "scorecard.parquet", "scorecard/1", {"run": "full"})
+    for name, value in values.items():
+        figure = results / "figures" / "p" / f"{name}.png"
+        artifacts.write(
+            frames.rows("panel", "series", [0.0], [1.0]),
+            figure.with_suffix(".parquet"),
+            "figure/1",
+            {"caption": f"What {name} shows: {value}."},
+        )
+        figure.write_bytes(b"png of " + commit.encode())
+    witness = {"commit": commit, "dirty": False, "versions": {"python": "3.11"}}
     artifacts.write_json(witness, results / "scorecard.parquet.provenance.json")
-    artifacts.write_json(witness | {"commit": "def456", "dirty": True}, results / "metrics.parquet.provenance.json")
-    figure = results / "figures" / "paper" / "one.png"
-    figure.parent.mkdir(parents=True)
-    figure.write_bytes(b"png")
-    frame = frames.rows("panel", "series", [0.0], [1.0])
-    artifacts.write(frame, figure.with_suffix(".parquet"), "figure/1", {"caption": "What it shows."})
+    artifacts.write_json(witness | {"dirty": True}, results / "metrics.parquet.provenance.json")
     return results
 
 
-def test_cost_of_every_job(finished):
-    frame = publish.benchmarks(finished / "benchmarks").set_index(["rule", "job"])
-    assert frame.loc[("fit", "cells/seed-1"), "wall_s"] == 5 and frame.loc[("simulate", "ou"), "cpu_s"] == 1
+@pytest.fixture
+def first(tmp_path):
+    jobs = [("fit", "p/one/seed-0", 3.0), ("fit", "p/two/seed-0", 5.0), ("simulate", "d", 2.0)]
+    return finished(tmp_path / "first", "abc123", {"one": 0.9, "two": 2.0}, jobs=jobs)
+
+
+def test_cost_of_every_job(first):
+    frame = publish.benchmarks(first / "benchmarks").set_index(["rule", "job"])
+    assert frame.loc[("fit", "p/two/seed-0"), "wall_s"] == 5 and frame.loc[("simulate", "d"), "cpu_s"] == 1
     assert np.isclose(frame["peak_mb"], 200).all()
 
 
-def test_page_names_commit_machine_and_captions(finished, tmp_path):
+def test_page_names_commit_machine_and_captions(first, tmp_path):
     target = tmp_path / "full-run"
-    publish.publish(finished, target, machine="a machine")
-    publish.publish(finished, target, machine="a machine")  # replaces what was there
+    publish.publish(first, target, machine="a machine")
+    once = (target / "README.md").read_text()
+    publish.publish(first, target, machine="a machine")  # replaces what was there
     page = (target / "README.md").read_text()
-    assert "`abc123` (1 files)" in page and "`def456` with uncommitted changes (1 files)" in page
-    assert "a machine" in page and "What it shows." in page
+    assert page == once
+    assert "`abc123` with uncommitted changes" in page and "`abc123` (" in page
+    assert "a machine" in page and "What one shows: 0.9." in page and "Experiments: p/one, p/two." in page
     assert "| fit | 2 | 8 | 4 | 5 | 200 |" in page
-    assert (target / "figures" / "paper" / "one.png").exists()
+    assert (target / "figures" / "p" / "one.png").exists()
     assert len(artifacts.read(target / "benchmark.parquet", "rule-benchmark/1")[0]) == 3
+
+
+def test_a_run_of_some_experiments_leaves_those_of_earlier_runs(first, tmp_path):
+    target = tmp_path / "full-run"
+    publish.publish(first, target, machine="a machine")
+    jobs = [("fit", "p/two/seed-0", 50.0), ("fit", "p/three/seed-0", 7.0)]
+    second = finished(tmp_path / "second", "def456", {"two": 0.5, "three": 1.0}, jobs=jobs)
+    publish.publish(second, target, machine="another machine")
+    card = artifacts.read(target / "scorecard.parquet", "scorecard/1")[0]
+    assert card["claim"].tolist() == ["one", "two", "three"]
+    assert card["ours"].tolist() == [0.9, 0.5, 1.0] and "not run" not in set(card["verdict"])
+    text = (target / "scorecard.md").read_text()
+    assert "3 claims: 2 better, 1 reproduced." in text
+    page = (target / "README.md").read_text()
+    assert "What one shows: 0.9." in page and "What two shows: 0.5." in page and "What two shows: 2.0." not in page
+    newer, older = page.index("Experiments: p/three, p/two."), page.index("Experiments: p/one.")
+    assert page.index("another machine") < newer < page.index("on a machine") < older
+    assert (target / "figures" / "p" / "one.png").read_bytes() == b"png of abc123"
+    assert (target / "figures" / "p" / "two.png").read_bytes() == b"png of def456"
+    costs = artifacts.read(target / "benchmark.parquet", "rule-benchmark/1")[0].set_index(["rule", "job"])["wall_s"]
+    assert costs.to_dict() == {
+        ("fit", "p/one/seed-0"): 3.0,
+        ("fit", "p/two/seed-0"): 50.0,
+        ("fit", "p/three/seed-0"): 7.0,
+        ("simulate", "d"): 2.0,
+    }
+    third = finished(tmp_path / "third", "fff", {"one": 0.1}, jobs=jobs[:1])
+    publish.publish(third, target, machine="a third machine")  # of the first run nothing is left
+    page = (target / "README.md").read_text()
+    assert "abc123" not in page and "def456" in page and "fff" in page
+
+
+def test_an_experiment_that_was_run_and_gave_nothing_is_not_covered_by_an_old_number(first, tmp_path):
+    target = tmp_path / "full-run"
+    publish.publish(first, target, machine="a machine")
+    second = finished(tmp_path / "second", "def456", {"two": 0.5}, jobs=[("simulate", "d", 2.0)])
+    measured = artifacts.read(second / "metrics.parquet", "metrics/1")[0].assign(metric="other")
+    artifacts.write(measured, second / "metrics.parquet", "metrics/1")
+    card = scorecard.build(measured, None, PAPERS)
+    artifacts.write(card, second / "scorecard.parquet", "scorecard/1", {"run": "full"})
+    publish.publish(second, target, machine="another machine")
+    card = artifacts.read(target / "scorecard.parquet", "scorecard/1")[0].set_index("claim")
+    assert card.loc["two", "verdict"] == "not run" and card.loc["one", "ours"] == 0.9
 
 
 def test_a_run_without_benchmarks_is_refused(tmp_path):
     with pytest.raises(ValueError, match="no benchmarks under"):
         publish.benchmarks(tmp_path)
+
+
+def test_what_is_kept_belongs_to_experiments_and_figures_of_the_papers():
+    folder = ROOT / "docs" / "full-run"
+    papers = {}
+    for path in sorted((ROOT / "config" / "papers").glob("*.yaml")):
+        papers |= yaml.safe_load(path.read_text(encoding="utf-8"))["papers"]
+    runs = json.loads((folder / publish.STATED).read_text(encoding="utf-8"))
+    kept = [name for run in runs for name in run["experiments"]]
+    assert len(kept) == len(set(kept))
+    assert set(kept) <= {f"{paper}/{name}" for paper in papers for name in papers[paper]["experiments"]}
+    named = sorted(name for run in runs for name in run["figures"])
+    there = sorted(str(path.relative_to(folder / "figures").with_suffix("")) for path in folder.rglob("*.png"))
+    assert there == named
+    assert set(named) <= {f"{paper}/{name}" for paper in papers for name in papers[paper]["figures"]}

@@ -1,6 +1,7 @@
-"""Keep the latest full run where readers find it: ``python -m snapdyn.publish`` fills docs/full-run/.
+"""Keep what full runs measured where readers find it: ``python -m snapdyn.publish`` fills docs/full-run/.
 
-Scorecard, figures and the time and memory of every job, with date, commit and hardware.
+Scorecard, figures and the time and memory of every job, with date, commit and hardware. All experiments together take
+longer than one run need last, so a run replaces what it measured anew, and the rest stays as an earlier one left it.
 """
 
 import json
@@ -13,8 +14,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from snapdyn import artifacts
+from snapdyn import artifacts, scorecard
 
+STATED = "runs.json"  # which run measured which experiments, and the captions of its figures
 MEASURES = {"s": "wall_s", "cpu_time": "cpu_s", "max_rss": "peak_mb"}
 
 
@@ -48,48 +50,94 @@ def hardware():
 
 
 def publish(results, target, *, machine):
-    """Copy what readers want of the run in ``results`` to ``target``, replacing what was there."""
+    """Copy what readers want of the run in ``results`` to ``target``, beside what earlier runs left there.
+
+    Args:
+        results: folder of a run with its scorecard; parts of it may be left out.
+        target: folder that holds what is kept; made where there is none.
+        machine: one line about the hardware.
+    """
     results, target = Path(results), Path(target)
-    frame = benchmarks(results / "benchmarks")
+    costs = benchmarks(results / "benchmarks")
+    card = artifacts.read(results / "scorecard.parquet", "scorecard/1")[0]
+    measured = artifacts.read(results / "metrics.parquet", "metrics/1")[0]
+    experiments = sorted(set(measured["paper"] + "/" + measured["experiment"]))
     witnesses = [json.loads(path.read_text()) for path in sorted(results.rglob("*.provenance.json"))]
-    if target.exists():
-        shutil.rmtree(target)
-    target.mkdir(parents=True)
-    for name in ("scorecard.md", "scorecard.parquet"):
-        shutil.copy(results / name, target / name)
-    figures = sorted((results / "figures").rglob("*.png"))
-    for figure in figures:
-        copy = target / figure.relative_to(results)
+    target.mkdir(parents=True, exist_ok=True)
+    runs = _others(target, experiments)
+    if (target / "scorecard.parquet").exists():
+        card = _together(card, artifacts.read(target / "scorecard.parquet", "scorecard/1")[0], experiments)
+        earlier = artifacts.read(target / "benchmark.parquet", "rule-benchmark/1")[0]
+        costs = pd.concat([earlier, costs]).drop_duplicates(["rule", "job"], keep="last")
+        costs = costs.sort_values(["rule", "job"], ignore_index=True)
+    captions = {}
+    for figure in sorted((results / "figures").rglob("*.png")):
+        name = str(figure.relative_to(results / "figures").with_suffix(""))
+        captions[name] = artifacts.read(figure.with_suffix(".parquet"), "figure/1")[1]["caption"]
+        copy = target / "figures" / f"{name}.png"
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(figure, copy)
-    artifacts.write(frame, target / "benchmark.parquet", "rule-benchmark/1")
-    artifacts.write_text(_page(results, figures, frame, witnesses, machine), target / "README.md")
+    for run in runs:  # the figure of an experiment that was measured anew is new, too
+        run["figures"] = {name: text for name, text in run["figures"].items() if name not in captions}
+    runs.append(_about(witnesses, machine) | {"experiments": experiments, "figures": captions})
+    artifacts.write(card, target / "scorecard.parquet", "scorecard/1", {"run": "full"})
+    artifacts.write_text(scorecard.to_markdown(card), target / "scorecard.md")
+    artifacts.write(costs, target / "benchmark.parquet", "rule-benchmark/1")
+    artifacts.write_json(runs, target / STATED)
+    artifacts.write_text(_page(runs, costs), target / "README.md")
 
 
-def _page(results, figures, frame, witnesses, machine):
-    by = frame.groupby("rule")
+def _others(target, experiments):
+    """The runs kept in ``target``, less what is measured anew; of a run of which nothing else is left, nothing."""
+    path = target / STATED
+    runs = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+    for run in runs:
+        run["experiments"] = [name for name in run["experiments"] if name not in experiments]
+    return [run for run in runs if run["experiments"]]
+
+
+def _together(new, earlier, experiments):
+    """The claims of ``new``, each with the row of ``earlier`` where only that run measured its experiment."""
+    silent = new["verdict"].eq("not run") & ~(new["paper"] + "/" + new["experiment"]).isin(experiments)
+    kept = earlier[earlier["claim"].isin(new.loc[silent, "claim"])]
+    both = pd.concat([new[~new["claim"].isin(kept["claim"])], kept])
+    return both.set_index("claim").loc[new["claim"]].reset_index()
+
+
+def _about(witnesses, machine):
     commits = Counter(f"`{w['commit']}`" + " with uncommitted changes" * w["dirty"] for w in witnesses)
-    said = ", ".join(f"{commit} ({n} files)" for commit, n in commits.most_common())
-    versions = {name: version for w in witnesses for name, version in w["versions"].items()}
+    return {
+        "date": f"{datetime.now(UTC):%Y-%m-%d}",
+        "machine": machine,
+        "commits": ", ".join(f"{commit} ({n} files)" for commit, n in commits.most_common()),
+        "versions": {name: version for w in witnesses for name, version in w["versions"].items()},
+    }
+
+
+def _page(runs, costs):
     lines = [
-        "# The latest full run",
+        "# What full runs measured",
         "",
-        f"Kept on {datetime.now(UTC):%Y-%m-%d}, run on {machine}. Commit behind each file: {said}.",
-        f"Versions: {', '.join(f'{name} {version}' for name, version in sorted(versions.items()))}.",
-        "",
-        "The [scorecard](scorecard.md) has every claim and target, `benchmark.parquet` the cost of each job:",
+        "Every experiment at published size, from the latest run that had it. The [scorecard](scorecard.md) has every",
+        "claim and target, `benchmark.parquet` the cost of each job.",
+    ]
+    for run in reversed(runs):
+        versions = ", ".join(f"{name} {version}" for name, version in sorted(run["versions"].items()))
+        lines += ["", f"**Kept on {run['date']}**, run on {run['machine']}. Commit behind each file: {run['commits']}."]
+        lines += [f"Versions: {versions}.", f"Experiments: {', '.join(run['experiments'])}."]
+    lines += [
         "",
         "| rule | jobs | wall, s (sum) | CPU, s (sum) | longest job, s | peak memory, MB |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
-    for rule, group in by:
+    for rule, group in costs.groupby("rule"):
         lines.append(
             f"| {rule} | {len(group)} | {group['wall_s'].sum():.0f} | {group['cpu_s'].sum():.0f} | "
             f"{group['wall_s'].max():.0f} | {group['peak_mb'].max():.0f} |"
         )
-    for figure in figures:
-        meta = artifacts.read(figure.with_suffix(".parquet"), "figure/1")[1]
-        lines += ["", f"## {figure.stem}", "", f"![{figure.stem}]({figure.relative_to(results)})", "", meta["caption"]]
+    for name, caption in sorted({name: text for run in runs for name, text in run["figures"].items()}.items()):
+        title = Path(name).name
+        lines += ["", f"## {title}", "", f"![{title}](figures/{name}.png)", "", caption]
     return "\n".join(lines) + "\n"
 
 
