@@ -103,6 +103,28 @@ def test_a_run_of_some_experiments_leaves_those_of_earlier_runs(first, tmp_path)
     assert "abc123" not in page and "def456" in page and "fff" in page
 
 
+def test_a_figure_of_which_nothing_is_kept_goes(first, tmp_path):
+    target = tmp_path / "full-run"
+    publish.publish(first, target, machine="a machine")
+    again = finished(tmp_path / "again", "def456", {"one": 0.9, "two": 2.0}, jobs=[("simulate", "d", 2.0)])
+    (again / "figures" / "p" / "two.png").unlink()
+    publish.publish(again, target, machine="a machine")
+    assert [path.stem for path in target.rglob("*.png")] == ["one"]
+    assert "## two" not in (target / "README.md").read_text()
+
+
+def test_a_run_of_another_size_is_refused_and_replaces_nothing(first, tmp_path):
+    target = tmp_path / "full-run"
+    publish.publish(first, target, machine="a machine")
+    before = {path: path.read_bytes() for path in sorted(target.rglob("*.*"))}
+    small = finished(tmp_path / "demo", "def456", {"one": 0.1}, jobs=[("simulate", "d", 1.0)])
+    card = artifacts.read(small / "scorecard.parquet", "scorecard/1")[0]
+    artifacts.write(card, small / "scorecard.parquet", "scorecard/1", {"run": "demo"})
+    with pytest.raises(ValueError, match="published size, called 'full', got 'demo'"):
+        publish.publish(small, target, machine="a machine")
+    assert {path: path.read_bytes() for path in sorted(target.rglob("*.*"))} == before
+
+
 def test_an_experiment_that_was_run_and_gave_nothing_is_not_covered_by_an_old_number(first, tmp_path):
     target = tmp_path / "full-run"
     publish.publish(first, target, machine="a machine")

@@ -16,6 +16,7 @@ import pandas as pd
 
 from snapdyn import artifacts, scorecard
 
+FULL = "full"  # the name of a run of the published size
 STATED = "runs.json"  # which run measured which experiments, and the captions of its figures
 MEASURES = {"s": "wall_s", "cpu_time": "cpu_s", "max_rss": "peak_mb"}
 
@@ -56,10 +57,17 @@ def publish(results, target, *, machine):
         results: folder of a run with its scorecard; parts of it may be left out.
         target: folder that holds what is kept; made where there is none.
         machine: one line about the hardware.
+    Raises:
+        ValueError: a run of another size, whose numbers would take the place of those of the published one.
     """
     results, target = Path(results), Path(target)
     costs = benchmarks(results / "benchmarks")
-    card = artifacts.read(results / "scorecard.parquet", "scorecard/1")[0]
+    card, about = artifacts.read(results / "scorecard.parquet", "scorecard/1")
+    if about.get("run") != FULL:
+        raise ValueError(
+            f"expected a run of the published size, called {FULL!r}, got {about.get('run')!r} in {results}: its "
+            "numbers would replace those at published size; give the folder of a full run"
+        )
     measured = artifacts.read(results / "metrics.parquet", "metrics/1")[0]
     experiments = sorted(set(measured["paper"] + "/" + measured["experiment"]))
     witnesses = [json.loads(path.read_text()) for path in sorted(results.rglob("*.provenance.json"))]
@@ -80,7 +88,10 @@ def publish(results, target, *, machine):
     for run in runs:  # the figure of an experiment that was measured anew is new, too
         run["figures"] = {name: text for name, text in run["figures"].items() if name not in captions}
     runs.append(_about(witnesses, machine) | {"experiments": experiments, "figures": captions})
-    artifacts.write(card, target / "scorecard.parquet", "scorecard/1", {"run": "full"})
+    for copy in (target / "figures").rglob("*.png"):  # of runs of which nothing is left
+        if not any(str(copy.relative_to(target / "figures").with_suffix("")) in run["figures"] for run in runs):
+            copy.unlink()
+    artifacts.write(card, target / "scorecard.parquet", "scorecard/1", {"run": FULL})
     artifacts.write_text(scorecard.to_markdown(card), target / "scorecard.md")
     artifacts.write(costs, target / "benchmark.parquet", "rule-benchmark/1")
     artifacts.write_json(runs, target / STATED)
@@ -143,4 +154,7 @@ def _page(runs, costs):
 
 if __name__ == "__main__":
     source = sys.argv[1] if len(sys.argv) > 1 else "results/full"
-    publish(source, "docs/full-run", machine=hardware())
+    try:
+        publish(source, "docs/full-run", machine=hardware())
+    except ValueError as refusal:
+        sys.exit(str(refusal))
