@@ -168,6 +168,28 @@ def test_threads_of_numerical_libraries_default_to_one():
     assert done.stdout == f"{['1'] * len(run.THREAD_VARIABLES)}\n"
 
 
+def test_a_job_has_one_thread_of_each_library_whatever_it_is_started_with(play):
+    """Snakemake sets the variables to the rule's threads, and sums by several threads end in other bits."""
+    several = dict.fromkeys(run.THREAD_VARIABLES, "4")
+    body = """from snapdyn import scores
+import torch
+print(sorted({os.environ[name] for name in run.THREAD_VARIABLES}), end=" ")
+data = torch.randn(3000, 3, generator=torch.Generator().manual_seed(0)).double()
+one, many = (scores.kernel_pass(data, data[:50].clone(), 0.3, features=data, threads=n) for n in (1, 4))
+print(torch.equal(one.score, many.score), torch.equal(one.means, many.means))"""
+    assert play(f"import os\n{body}", **several)[0].stdout == "['1'] True True\n"
+
+
+def test_parallel_gives_every_thread_of_its_pool_one_thread_of_torch():
+    body = """import torch
+from snapdyn import run
+torch.set_num_threads(2)
+count = lambda item: torch.get_num_threads()
+print(count(0), *run.parallel(count, range(3), 2), count(0))"""
+    done = subprocess.run([sys.executable, "-c", body], capture_output=True, text=True)
+    assert done.stdout == "2 1 1 1 2\n"
+
+
 def test_device_auto_falls_back_and_says_why(play):
     done, log = play("import torch; print(job.device, torch.get_num_threads())", CUDA_VISIBLE_DEVICES="")
     assert done.stdout == "cpu 1\n"

@@ -92,6 +92,7 @@ def job(snakemake):
     The log file gets a header at once, then logging, warnings and the full traceback of whatever ends
     the block. An error ends the process with status 1 and one line on stderr.
     """
+    os.environ.update(dict.fromkeys(THREAD_VARIABLES, "1"))  # Snakemake has set them to the rule's threads
     if not snakemake.log:
         raise ValueError(f"rule {snakemake.rule} has no 'log:'; give it one, or it cannot say why it failed")
     began, started = time.perf_counter(), datetime.now(UTC).isoformat(timespec="seconds")
@@ -157,14 +158,21 @@ def parallel(function, items, threads):
     Yields:
         the results in the order of ``items``, so that summing them gives the same bits for any ``threads``;
         one at a time, so that nobody has to hold them all. What takes long says in the log how far it is.
+        Torch's own threads are one in each, since sums by several of them end in other bits.
     """
     from operator import length_hint
 
     if threads <= 1:
         yield from _telling(map(function, items), length_hint(items))
         return
-    with ThreadPoolExecutor(threads) as pool:
+    with ThreadPoolExecutor(threads, initializer=_one_thread_of_torch) as pool:
         yield from _telling(pool.map(function, items), length_hint(items))
+
+
+def _one_thread_of_torch():
+    """What :func:`choose_device` sets holds in the thread that called it only."""
+    if torch := sys.modules.get("torch"):
+        torch.set_num_threads(1)
 
 
 def _telling(results, total):
